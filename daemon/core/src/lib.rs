@@ -1,0 +1,35 @@
+//! The words that Fovea's stages share: identifiers, units, messages and ports.
+//!
+//! In: nothing. Out: types that every stage may name, so that no stage has to name another.
+//! Promise: no I/O, no async, no clock; a value that exists is valid (ids are checked when they are made).
+//!
+//! The way of an image, and the message that stands at each arrow:
+//!
+//! ```text
+//! receive --NewObject--> [Inbox] --Accepted--> worker --Analysis--> triage --Finding--> [Ledger]
+//!                                decode --Frame--> preprocess (InputSpec) --tensor--> infer
+//! [Ledger] --Finding--> report, deid --NewParcel--> [Outbox] --Parcel--> sync
+//! ```
+
+mod analysis;
+mod finding;
+mod frame;
+mod ids;
+mod input;
+mod object;
+mod ports;
+mod uid;
+
+pub use analysis::{Analysis, Scores, StageTimes, Verdict};
+pub use finding::{
+    Band, Code, Finding, FindingStatus, Measurement, ModelRef, Outcome, Priority, ReaderGrade, Reason, Region, Timing,
+};
+pub use frame::{Frame, FrameError, Pixels};
+pub use ids::{AeTitle, FindingId, IdError, Sha256, UnixMicros};
+pub use input::{Channels, InputSpec, Measure, Quality, QualityLimits, RoiMethod};
+pub use object::{Accepted, Laterality, NewObject, ObjectHeader, Sender};
+pub use ports::{
+    Acceptance, Inbox, Lane, Ledger, NewParcel, Outbox, Parcel, ParcelState, PortError, Quarantined, Recorded,
+    TempObject, What,
+};
+pub use uid::{Uid, UidError, sop_class};

@@ -1,0 +1,1 @@
+//! Transfer syntax to frames, frame by frame, in bounded memory.

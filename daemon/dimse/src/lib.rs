@@ -1,0 +1,1 @@
+//! DIMSE messages over dicom-ul: echo and store, both roles.

@@ -1,0 +1,2 @@
+//! The daemon: config, wiring, supervision, journal.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Model bundles, admission and the engines that run them.

@@ -1,0 +1,1 @@
+//! Region of interest, picture quality and the model's tensor.

@@ -1,0 +1,1 @@
+//! Associations and the capture folder become durable objects.

@@ -1,0 +1,1 @@
+//! A finding becomes a structured report (TID 1500).

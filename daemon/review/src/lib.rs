@@ -1,0 +1,1 @@
+//! The JSON API over the box's state: for foveactl, and for pages to come.

@@ -1,0 +1,1 @@
+//! The outbox reaches the archive: retry, back-off, findings before pixels.

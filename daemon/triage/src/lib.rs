@@ -1,0 +1,1 @@
+//! Scores become a finding with band, priority and reader.

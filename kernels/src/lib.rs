@@ -1,0 +1,1 @@
+//! SIMD image kernels: slices and numbers, never DICOM.
