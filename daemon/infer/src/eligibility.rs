@@ -1,0 +1,150 @@
+//! Which model may answer for an object.
+//! In: routing facts of an object, and the models in the order of the configuration. Out: the first that fits.
+//! Promise: a fact that the object does not state never makes it fit a list, with one exception: body part, which
+//! most devices leave out.
+
+use crate::bundle::manifest::{Eligible, Manifest};
+use fovea_core::{ObjectHeader, Reason};
+
+/// Why no model was selected.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotSelected {
+    /// No model is meant for such objects.
+    NoModel(Reason),
+    /// A model is, but the picture has too few pixels for it: it can be taken again.
+    TooSmall {
+        /// Which model, by its place.
+        index: usize,
+        /// For the person at the device.
+        reason: Reason,
+    },
+}
+
+/// The first model that is meant for the object, by its place in `models`.
+///
+/// # Errors
+/// [`NotSelected`]: a model that fits but for the size counts only when no other fits.
+pub fn select<'a>(models: impl IntoIterator<Item = &'a Manifest>, header: &ObjectHeader) -> Result<usize, NotSelected> {
+    let mut too_small = None;
+    for (index, manifest) in models.into_iter().enumerate() {
+        if !manifest.eligible.meant_for(header) {
+            continue;
+        }
+        match manifest.eligible.large_enough(header) {
+            Ok(()) => return Ok(index),
+            Err(reason) => too_small = too_small.or(Some(NotSelected::TooSmall { index, reason })),
+        }
+    }
+    Err(too_small.unwrap_or_else(|| NotSelected::NoModel(Reason::new("no_eligible_model", "no eligible model", ""))))
+}
+
+impl Eligible {
+    /// True when class, modality, body part and photometric interpretation fit.
+    #[must_use]
+    pub fn meant_for(&self, header: &ObjectHeader) -> bool {
+        fits(&self.sop_classes, Some(header.sop_class_uid.as_str()))
+            && fits(&self.modalities, header.modality.as_deref())
+            && fits(&self.photometrics, header.photometric.as_deref())
+            && (header.body_part.is_none() || fits(&self.body_parts, header.body_part.as_deref()))
+    }
+
+    /// Whether the picture has the pixels that the model needs.
+    ///
+    /// # Errors
+    /// The reason, for the person at the device. An object that does not state its size is not large enough.
+    pub fn large_enough(&self, header: &ObjectHeader) -> Result<(), Reason> {
+        let (rows, columns) = (header.rows_px.unwrap_or(0), header.columns_px.unwrap_or(0));
+        if rows >= self.min_rows_px && columns >= self.min_columns_px {
+            return Ok(());
+        }
+        let text = format!(
+            "the picture has {columns} x {rows} pixels, {} x {} are needed",
+            self.min_columns_px, self.min_rows_px
+        );
+        Err(Reason::new("too_small", text, "Take the picture again at full resolution."))
+    }
+}
+
+/// An empty list takes anything; otherwise the value must be there and listed. Padding and case do not count.
+fn fits(list: &[String], value: Option<&str>) -> bool {
+    list.is_empty() || value.is_some_and(|value| list.iter().any(|entry| entry.eq_ignore_ascii_case(value.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fovea_core::{Uid, sop_class};
+
+    fn header() -> ObjectHeader {
+        let uid = Uid::new("1.2.3").unwrap();
+        ObjectHeader {
+            sop_class_uid: Uid::new(sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT).unwrap(),
+            sop_instance_uid: uid.clone(),
+            study_uid: uid.clone(),
+            series_uid: uid,
+            transfer_syntax_uid: Uid::new("1.2.840.10008.1.2.1").unwrap(),
+            modality: Some("OP".to_owned()),
+            body_part: None,
+            laterality: None,
+            rows_px: Some(600),
+            columns_px: Some(800),
+            frames: 1,
+            photometric: Some("RGB".to_owned()),
+            burned_in_annotation: None,
+            pixel_data_offset: None,
+        }
+    }
+
+    fn eye() -> Eligible {
+        Eligible {
+            sop_classes: vec![sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT.to_owned()],
+            modalities: vec!["OP".to_owned()],
+            body_parts: vec!["EYE".to_owned(), "RETINA".to_owned()],
+            photometrics: vec!["RGB".to_owned(), "YBR_FULL_422".to_owned()],
+            min_rows_px: 400,
+            min_columns_px: 400,
+        }
+    }
+
+    type Change = fn(&mut ObjectHeader);
+
+    #[test]
+    fn every_stated_fact_must_fit() {
+        assert!(eye().meant_for(&header()));
+        let changes: [(&str, Change); 6] = [
+            ("class", |h| h.sop_class_uid = Uid::new(sop_class::ULTRASOUND).unwrap()),
+            ("modality", |h| h.modality = Some("US".to_owned())),
+            ("no modality", |h| h.modality = None),
+            ("body part", |h| h.body_part = Some("THYROID".to_owned())),
+            ("photometric", |h| h.photometric = Some("MONOCHROME2".to_owned())),
+            ("no photometric", |h| h.photometric = None),
+        ];
+        for (what, change) in changes {
+            let mut header = header();
+            change(&mut header);
+            assert!(!eye().meant_for(&header), "{what}");
+        }
+    }
+
+    #[test]
+    fn padding_case_and_an_unstated_body_part_do_not_count() {
+        let mut padded = header();
+        padded.modality = Some("op ".to_owned());
+        padded.body_part = Some("Retina".to_owned());
+        assert!(eye().meant_for(&padded));
+        assert!(Eligible::default().meant_for(&header()));
+        assert!(Eligible { min_rows_px: 0, min_columns_px: 0, ..eye() }.large_enough(&header()).is_ok());
+    }
+
+    #[test]
+    fn a_small_picture_can_be_taken_again() {
+        let mut small = header();
+        small.rows_px = Some(399);
+        assert!(eye().meant_for(&small));
+        let reason = eye().large_enough(&small).unwrap_err();
+        assert_eq!(reason.code, "too_small");
+        assert!(!reason.advice.is_empty());
+        small.rows_px = None;
+        assert!(eye().large_enough(&small).is_err());
+    }
+}
