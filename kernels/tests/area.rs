@@ -1,4 +1,5 @@
 //! What the area kernel promises, for every variant that this processor can run.
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use fovea_kernels::Isa;
 use fovea_kernels::area::{AreaError, Image, Plane, PlaneSource, Window, resize_f32_planar, resize_u8};

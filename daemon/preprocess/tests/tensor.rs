@@ -1,0 +1,149 @@
+//! The tensor, whatever the frame.
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use fovea_core::{Channels, Frame, InputSpec, Pixels, RoiMethod};
+use fovea_preprocess::{PreprocessError, Roi, measures, prepare};
+use proptest::prelude::*;
+
+fn spec(channels: Channels, side: u32) -> InputSpec {
+    let count = channels.count();
+    let (mean, std) = (vec![0.5, 0.25, 0.125], vec![0.5, 2.0, 0.25]);
+    InputSpec {
+        width_px: side,
+        height_px: side,
+        channels,
+        mean: mean[..count].to_vec(),
+        std: std[..count].to_vec(),
+        roi: RoiMethod::FullFrame,
+    }
+}
+
+fn frame(width: u32, height: u32, pixels: Pixels) -> Frame {
+    Frame::new(width, height, pixels).unwrap()
+}
+
+fn tensor(frame: &Frame, spec: &InputSpec) -> Vec<f32> {
+    let mut out = Vec::new();
+    prepare(frame, spec, &mut out).unwrap();
+    out
+}
+
+fn assert_near(found: &[f32], wanted: &[f64]) {
+    assert_eq!(found.len(), wanted.len());
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert!((f64::from(*found) - wanted).abs() < 1e-5, "{found} {wanted}");
+    }
+}
+
+#[test]
+fn channels_are_planar_in_the_order_asked_for_and_normalised() {
+    let picture = frame(1, 1, Pixels::Rgb8(vec![255, 51, 102]));
+    assert_near(&tensor(&picture, &spec(Channels::Rgb, 1)), &[1.0, (0.2 - 0.25) / 2.0, (0.4 - 0.125) / 0.25]);
+    assert_near(
+        &tensor(&picture, &spec(Channels::Bgr, 1)),
+        &[(0.4 - 0.5) / 0.5, (0.2 - 0.25) / 2.0, (1.0 - 0.125) / 0.25],
+    );
+    let luma = 0.299 + 0.587 * 0.2 + 0.114 * 0.4;
+    assert_near(&tensor(&picture, &spec(Channels::Gray, 1)), &[(luma - 0.5) / 0.5]);
+    let gray = frame(1, 1, Pixels::Gray8(vec![51]));
+    assert_near(
+        &tensor(&gray, &spec(Channels::Rgb, 1)),
+        &[(0.2 - 0.5) / 0.5, (0.2 - 0.25) / 2.0, (0.2 - 0.125) / 0.25],
+    );
+    assert_near(&tensor(&gray, &spec(Channels::Gray, 1)), &[(0.2 - 0.5) / 0.5]);
+}
+
+#[test]
+fn deeper_frames_are_scaled_by_full_scale_and_cut_beyond_it() {
+    let value = |pixels| tensor(&frame(1, 1, pixels), &spec(Channels::Gray, 1))[0] * 0.5 + 0.5;
+    for bits in 9..=16_u8 {
+        let full = ((1_u32 << bits) - 1) as u16;
+        assert!((value(Pixels::Gray16 { samples: vec![full], bits }) - 1.0).abs() < 1e-6, "bits={bits}");
+        assert!(value(Pixels::Gray16 { samples: vec![0], bits }).abs() < 1e-6);
+        assert!((value(Pixels::Gray16 { samples: vec![full / 2], bits }) - 0.5).abs() < 0.004);
+        assert!((value(Pixels::Gray16 { samples: vec![u16::MAX], bits }) - 1.0).abs() < 1e-6);
+        let (low, high) = (-(1_i32 << (bits - 1)) as i16, ((1_i32 << (bits - 1)) - 1) as i16);
+        assert!(value(Pixels::GrayI16 { samples: vec![low], bits }).abs() < 1e-6, "bits={bits}");
+        assert!((value(Pixels::GrayI16 { samples: vec![high], bits }) - 1.0).abs() < 1e-6, "bits={bits}");
+    }
+}
+
+#[test]
+fn a_full_frame_is_padded_to_a_square_about_its_middle() {
+    let mut out = Vec::new();
+    let wide = frame(4, 2, Pixels::Gray8(vec![255; 8]));
+    let prepared = prepare(&wide, &spec(Channels::Gray, 4), &mut out).unwrap();
+    assert_eq!(prepared.roi, Roi { x: 0, y: -1, side: 4 });
+    let rows: Vec<f32> = out.iter().step_by(4).copied().collect();
+    assert_near(&rows, &[-1.0, 1.0, 1.0, -1.0]);
+    assert_eq!(prepared.quality[measures::FIELD].value, 1.0);
+    assert_eq!(prepared.quality[measures::EXPOSURE].value, 1.0, "black padding is no part of the picture");
+}
+
+#[test]
+fn an_input_that_cannot_be_made_is_refused() {
+    let picture = frame(2, 2, Pixels::Gray8(vec![1; 4]));
+    let good = spec(Channels::Rgb, 4);
+    let bad = [
+        InputSpec { width_px: 0, ..good.clone() },
+        InputSpec { height_px: 4097, ..good.clone() },
+        InputSpec { mean: vec![0.5; 2], ..good.clone() },
+        InputSpec { std: vec![0.0; 3], ..good.clone() },
+        InputSpec { std: vec![f32::NAN; 3], ..good.clone() },
+        InputSpec { mean: vec![f32::INFINITY; 3], ..good.clone() },
+    ];
+    for spec in bad {
+        let refused = prepare(&picture, &spec, &mut Vec::new());
+        assert!(matches!(refused, Err(PreprocessError::Spec { .. })), "{spec:?}");
+    }
+}
+
+/// Any kind of frame with few or many pixels.
+fn any_frame() -> impl Strategy<Value = Frame> {
+    let size = (1_u32..70, 1_u32..70, 0_u8..5, 9_u8..=16, any::<u64>(), any::<bool>());
+    size.prop_map(|(width, height, kind, bits, seed, flat)| {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if flat { seed as u16 } else { (state >> 40) as u16 }
+        };
+        let count = (width * height) as usize * if matches!(kind, 1 | 3) { 3 } else { 1 };
+        let samples: Vec<u16> = (0..count).map(|_| next()).collect();
+        let bytes = || samples.iter().map(|sample| (*sample >> 8) as u8).collect();
+        let pixels = match kind {
+            0 => Pixels::Gray8(bytes()),
+            1 => Pixels::Rgb8(bytes()),
+            2 => Pixels::Gray16 { samples, bits },
+            3 => Pixels::Rgb16 { samples, bits },
+            _ => Pixels::GrayI16 { samples: samples.iter().map(|sample| *sample as i16).collect(), bits },
+        };
+        frame(width, height, pixels)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    #[test]
+    fn every_number_is_finite_for_any_frame(frame in any_frame(), disc: bool, gray: bool) {
+        let mut spec = spec(if gray { Channels::Gray } else { Channels::Bgr }, 33);
+        spec.roi = if disc { RoiMethod::RetinaDisc } else { RoiMethod::FullFrame };
+        let mut out = Vec::new();
+        match prepare(&frame, &spec, &mut out) {
+            Ok(prepared) => {
+                prop_assert!(out.iter().all(|element| element.is_finite()));
+                for (name, measure) in &prepared.quality {
+                    prop_assert!(measure.value.is_finite() && measure.value >= 0.0, "{} {}", name, measure.value);
+                }
+                for name in [measures::EXPOSURE, measures::CLIPPED, measures::FIELD] {
+                    prop_assert!(prepared.quality[name].value <= 1.0, "{}", name);
+                }
+                let mut again = Vec::new();
+                prop_assert_eq!(prepare(&frame, &spec, &mut again), Ok(prepared), "inv 4: the same frame, the same answer");
+                prop_assert_eq!(again, out);
+            }
+            Err(error) => prop_assert!(disc && error.is_ungradable(), "{}", error),
+        }
+    }
+}
