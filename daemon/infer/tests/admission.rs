@@ -1,6 +1,8 @@
 //! Models on the real runtime and on replay: admission, answers, determinism.
 //! Needs the OpenVINO runtime (`scripts/fetch-openvino.sh`, or `FOVEA_OPENVINO_DIR`).
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
+
 mod support;
 
 use fovea_infer::{Bundle, Device, DeviceError, Model, Refusal, ScoresError, check};

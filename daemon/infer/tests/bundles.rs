@@ -1,5 +1,7 @@
 //! What happens to bundles that are not what they should be: each is refused, with the reason, before it runs.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
+
 mod support;
 
 use fovea_infer::{Bundle, BundleError, BundleFiles, GraphError, OpenBundleError, TrustedKey};

@@ -280,12 +280,12 @@ impl RawInput {
         }
         let channels = self.channels.count();
         for (key, values) in [("input.mean", &self.mean), ("input.std", &self.std)] {
-            if values.len() != channels || values.iter().any(|value| !value.is_finite()) {
-                return bad(key, format!("must be {channels} finite numbers, one a channel"));
+            if values.len() != channels || !values.iter().all(|value| value.abs() <= 1000.0) {
+                return bad(key, format!("must be {channels} numbers of -1000 to 1000, one a channel"));
             }
         }
         if self.std.iter().any(|std| *std < 1e-6) {
-            return bad("input.std", "must be greater than 0");
+            return bad("input.std", "must be at least 0.000001");
         }
         Ok(InputSpec {
             width_px: self.width_px,
