@@ -1,1 +1,41 @@
 //! The three ports on disk: journal and object files are the truth, sled is index and cache.
+//!
+//! In: complete Part 10 files, findings, parcels. Out: the same after any crash, in order, each exactly once.
+//! Promise: what a call answered with `Ok` is in the journal and in plain files, both synced; everything else
+//! (`<state>/index/`) can be deleted at any time and comes back from them.
+//!
+//! ```text
+//! <state>/lock         one daemon at a time
+//! <state>/journal/     truth: what was accepted, found, dispatched, delivered, in order     (record, segment, committer)
+//! <state>/objects/     truth: <study>/<sop>.dcm, as received                                (files)
+//! <state>/outbox/      truth: <sop>.dcm, what shall leave the box
+//! <state>/quarantine/  what a person must look at: conflict/, deid/, orphans/, journal/
+//! <state>/index/       view of the journal in sled; says up to which place of the journal   (view, index)
+//! <state>/tmp/         files being written; emptied when the store opens
+//! ```
+//!
+//! The way of one object: `open_temp` -> bytes -> `accept`: fdatasync of the file, rename, fsync of its folder,
+//! journal record with one fdatasync for all who wait, index, `Ok`.
+
+mod committer;
+mod config;
+mod error;
+mod files;
+mod inbox;
+mod index;
+mod ledger;
+mod memory;
+mod outbox;
+mod record;
+mod recovery;
+mod reserve;
+mod segment;
+mod space;
+mod store;
+mod view;
+
+pub use config::{Config, ConfigError, RawConfig};
+pub use error::StoreError;
+pub use memory::MemoryStore;
+pub use store::{Clock, Status, Store, Waiting};
+pub use view::FINDING_BYTES_MAX;

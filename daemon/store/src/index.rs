@@ -1,0 +1,323 @@
+//! sled, kept at arm's length: it may be missing, behind, damaged or panic, and the answers stay right.
+//!
+//! In: records that are durable in the journal. Out: a [`View`] that holds all of them.
+//! Promise: sled's word is never taken for durability; whatever goes wrong in it ends in a rebuild from the journal.
+
+use crate::error::{StoreError, is_out_of_space};
+use crate::record::Record;
+use crate::segment::{self, HEADER_BYTES};
+use crate::view::{Changes, Meta, SCHEMA, View};
+use fovea_core::{PortError, What};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// sled's page cache. The working set (what is pending and waiting) is far smaller.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Keys in one batch of a rebuild: bounds memory, and sled's batches are quick at this size.
+const BATCH_KEYS: usize = 2000;
+/// A rebuild that failed (a full disk) is not tried again sooner.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why sled gave no answer.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// It said so itself.
+    Sled(sled::Error),
+    /// It panicked, or a value is not what was written.
+    Broken(String),
+}
+
+impl From<sled::Error> for Fault {
+    fn from(error: sled::Error) -> Self {
+        Self::Sled(error)
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sled(error) => error.fmt(f),
+            Self::Broken(what) => f.write_str(what),
+        }
+    }
+}
+
+impl Fault {
+    fn into_port(self) -> PortError {
+        match self {
+            Self::Sled(sled::Error::Io(error)) if is_out_of_space(&error) => {
+                PortError::OutOfSpace { detail: format!("write the index: {error}") }
+            }
+            other => PortError::Damaged { detail: format!("index: {other}") },
+        }
+    }
+}
+
+/// Where the index lives and what it is a view of.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub index: PathBuf,
+    pub journal: PathBuf,
+    pub bad_journal: PathBuf,
+    pub journal_id: u64,
+}
+
+/// An open sled database; dropped behind a guard, for a damaged one may panic.
+struct Opened {
+    db: Option<sled::Db>,
+    broken: AtomicBool,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        let _already_reported = catch_unwind(AssertUnwindSafe(move || drop(db)));
+    }
+}
+
+impl Opened {
+    /// Runs `work` on the tree; an error or a panic marks the database as broken.
+    fn guard<T>(&self, work: impl FnOnce(&sled::Tree) -> Result<T, Fault>) -> Result<T, Fault> {
+        let result = match &self.db {
+            Some(db) if !self.broken.load(Ordering::Acquire) => catch_unwind(AssertUnwindSafe(|| work(db)))
+                .unwrap_or_else(|_| Err(Fault::Broken("sled panicked".into()))),
+            _ => Err(Fault::Broken("the index is closed".into())),
+        };
+        if let Err(fault) = &result {
+            log::error!("index: {fault}; it will be rebuilt from the journal");
+            self.broken.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+/// The index. Readers share; the committer and rebuilds write one at a time.
+pub(crate) struct Index {
+    source: Source,
+    /// Place up to which the journal is durable.
+    durable: AtomicU64,
+    current: RwLock<Option<Arc<Opened>>>,
+    writer: Mutex<Writer>,
+    rebuilds: AtomicU64,
+}
+
+struct Writer {
+    meta: Meta,
+    failed_at: Option<Instant>,
+}
+
+/// How the index was found when it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opening {
+    /// It was not usable and has been made anew.
+    pub rebuilt: bool,
+    /// The journal it was brought up to date from has damage.
+    pub damaged: bool,
+}
+
+impl Index {
+    /// Opens the index and brings it up to place `durable` of the journal. `trust`: nothing but this machine's
+    /// page cache stood between the last daemon and us, so sled's file is what sled wrote.
+    pub(crate) fn open(source: Source, durable: u64, trust: bool) -> Result<(Self, Opening), StoreError> {
+        let index = Self {
+            source,
+            durable: AtomicU64::new(durable),
+            current: RwLock::new(None),
+            writer: Mutex::new(Writer { meta: Meta::default(), failed_at: None }),
+            rebuilds: AtomicU64::new(0),
+        };
+        let mut writer = index.writer();
+        if trust && index.source.index.exists() {
+            match index.catch_up(&mut writer) {
+                Ok(damaged) => {
+                    drop(writer);
+                    return Ok((index, Opening { rebuilt: false, damaged }));
+                }
+                Err(fault) => log::warn!("index: {fault}; rebuilding it from the journal"),
+            }
+        }
+        let built = index.rebuild(&mut writer);
+        drop(writer);
+        let damaged = built.map_err(|fault| StoreError::Index { detail: fault.to_string() })?;
+        Ok((index, Opening { rebuilt: true, damaged }))
+    }
+
+    /// Number of rebuilds since open, the one at open included.
+    pub(crate) fn rebuilds(&self) -> u64 {
+        self.rebuilds.load(Ordering::Relaxed)
+    }
+
+    /// Answers a question; a database that breaks over it is rebuilt and asked once more.
+    pub(crate) fn ask<T>(&self, question: impl Fn(View<'_>) -> Result<T, Fault>) -> Result<T, PortError> {
+        let first = self.usable().and_then(|opened| opened.guard(|tree| question(View(tree))));
+        first.or_else(|_| self.usable()?.guard(|tree| question(View(tree)))).map_err(Fault::into_port)
+    }
+
+    /// What the index knows of itself and the journal.
+    pub(crate) fn meta(&self) -> Result<Meta, PortError> {
+        self.usable().map_err(Fault::into_port)?;
+        Ok(self.writer().meta)
+    }
+
+    /// Takes note of records that are durable now, each with the place after it.
+    /// Never fails: a database that does not take them is behind, and is rebuilt when it is asked.
+    pub(crate) fn apply(&self, records: &[(u64, &Record)]) {
+        let mut writer = self.writer();
+        if let Some((end, _)) = records.last() {
+            self.durable.fetch_max(*end, Ordering::Release);
+        }
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(opened) = current else { return };
+        let meta = writer.meta;
+        let applied = opened.guard(|tree| {
+            let mut changes = Changes::new(View(tree), meta);
+            for (end, record) in records {
+                changes.apply(*end, record)?;
+            }
+            let (batch, meta) = changes.finish()?;
+            tree.apply_batch(batch)?;
+            Ok(meta)
+        });
+        if let Ok(meta) = applied {
+            writer.meta = meta;
+        }
+    }
+
+    /// Keeps a queue for `destination` from now on, if that is not done yet.
+    pub(crate) fn keep_queue(&self, destination: &str, what: What) -> Result<(), PortError> {
+        if self.ask(|view| view.has_asked(destination, what))? {
+            return Ok(());
+        }
+        let opened = self.usable().map_err(Fault::into_port)?;
+        // The writer's lock: a parcel dispatched meanwhile must see the queue, or be seen by its making.
+        let writer = self.writer();
+        let meta = writer.meta;
+        let begun = opened.guard(|tree| {
+            if View(tree).has_asked(destination, what)? {
+                return Ok(());
+            }
+            let mut changes = Changes::new(View(tree), meta);
+            changes.begin_queue(destination, what)?;
+            tree.apply_batch(changes.finish()?.0)?;
+            Ok(())
+        });
+        begun.map_err(Fault::into_port)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A database that holds all durable records, rebuilt if need be.
+    fn usable(&self) -> Result<Arc<Opened>, Fault> {
+        let current = || self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let sound = |opened: &Arc<Opened>| !opened.broken.load(Ordering::Acquire);
+        if let Some(opened) = current().filter(sound) {
+            return Ok(opened);
+        }
+        let mut writer = self.writer();
+        if current().filter(sound).is_none() {
+            if writer.failed_at.is_some_and(|at| at.elapsed() < REBUILD_PAUSE) {
+                return Err(Fault::Broken("the index cannot be rebuilt yet".into()));
+            }
+            self.rebuild(&mut writer)?;
+        }
+        current().ok_or_else(|| Fault::Broken("the index is closed".into()))
+    }
+
+    /// Opens what is there and applies what it lacks; says whether the journal is damaged there.
+    fn catch_up(&self, writer: &mut Writer) -> Result<bool, Fault> {
+        let opened = self.open_sled()?;
+        let meta = opened.guard(|tree| View(tree).meta())?.unwrap_or_default();
+        let durable = self.durable.load(Ordering::Acquire);
+        if meta.schema != SCHEMA || meta.journal_id != self.source.journal_id || meta.applied > durable {
+            return Err(Fault::Broken("the index is not of this journal and version".into()));
+        }
+        self.fill(opened, meta, writer)
+    }
+
+    /// Empties the folder and applies the whole journal; says whether the journal is damaged.
+    fn rebuild(&self, writer: &mut Writer) -> Result<bool, Fault> {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.rebuilds.fetch_add(1, Ordering::Relaxed);
+        let started = Instant::now();
+        let meta =
+            Meta { schema: SCHEMA, journal_id: self.source.journal_id, applied: HEADER_BYTES, ..Meta::default() };
+        let built = self.discard().and_then(|()| self.open_sled()).and_then(|opened| self.fill(opened, meta, writer));
+        writer.failed_at = built.is_err().then(Instant::now);
+        if built.is_ok() {
+            let counts = writer.meta.counts;
+            log::info!(
+                "index rebuilt: {} objects, {} findings in {:?}",
+                counts.objects,
+                counts.findings,
+                started.elapsed()
+            );
+        }
+        built
+    }
+
+    /// Moves the folder aside, so that a process or thread that still has it open harms nothing, and removes it.
+    fn discard(&self) -> Result<(), Fault> {
+        let aside = self.source.index.with_extension("damaged");
+        let gone = |result: std::io::Result<()>| match result {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|error| Fault::Sled(sled::Error::Io(error))),
+        };
+        gone(fs::remove_dir_all(&aside))?;
+        gone(fs::rename(&self.source.index, &aside))?;
+        gone(fs::remove_dir_all(&aside))
+    }
+
+    fn open_sled(&self) -> Result<Opened, Fault> {
+        let config = sled::Config::new().path(&self.source.index).cache_capacity(CACHE_BYTES);
+        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .unwrap_or_else(|_| Err(sled::Error::ReportableBug("panic while opening".into())))?;
+        Ok(Opened { db: Some(db), broken: AtomicBool::new(false) })
+    }
+
+    /// Applies the journal from where `meta` stands, and makes `opened` the current database.
+    fn fill(&self, opened: Opened, meta: Meta, writer: &mut Writer) -> Result<bool, Fault> {
+        let durable = self.durable.load(Ordering::Acquire);
+        let source = &self.source;
+        let (meta, damaged) = opened.guard(|tree| {
+            let mut meta = meta;
+            let mut changes = Some(Changes::new(View(tree), meta));
+            let mut fault = None;
+            let walk =
+                segment::replay(&source.journal, &source.bad_journal, meta.applied, durable, &mut |end, record| {
+                    let step = changes.take().map(|mut filling| -> Result<_, Fault> {
+                        filling.apply(end, &record)?;
+                        if filling.len() < BATCH_KEYS {
+                            return Ok(filling);
+                        }
+                        let (batch, reached) = filling.finish()?;
+                        tree.apply_batch(batch)?;
+                        Ok(Changes::new(View(tree), reached))
+                    });
+                    match step {
+                        Some(Ok(filling)) => changes = Some(filling),
+                        Some(Err(error)) => fault = Some(error),
+                        None => (), // an earlier record failed: the rest is walked over
+                    }
+                });
+            let walk = walk.map_err(|error| Fault::Sled(sled::Error::Io(error)))?;
+            if let Some(fault) = fault {
+                return Err(fault);
+            }
+            if let Some(rest) = changes {
+                let (batch, reached) = rest.finish()?;
+                tree.apply_batch(batch)?;
+                meta = reached;
+            }
+            Ok((meta, !walk.gaps.is_empty() || walk.unknown > 0))
+        })?;
+        writer.meta = meta;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
+        Ok(damaged)
+    }
+}

@@ -1,0 +1,128 @@
+//! One record of the journal, and how it lies on disk.
+//!
+//! In: what happened. Out: `"FvR" version | length u32 | crc32 u32 | JSON`, numbers little endian.
+//! Promise: a record that decodes is whole and stands where it was written: the checksum covers its place in the
+//! journal, so old bytes that turn up elsewhere are not taken for a record.
+
+use fovea_core::{Accepted, Finding, Parcel, Quarantined, Sender, Sha256, Uid, UnixMicros};
+use serde::{Deserialize, Serialize};
+
+/// Longest JSON of one record. Sixteen times the longest finding; a dispatch of a hundred parcels is 50 KiB.
+pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Mark, length and checksum.
+pub(crate) const FRAME_BYTES: usize = 12;
+/// `FvR` and the version of the layout.
+pub(crate) const MARK: [u8; 4] = *b"FvR\x01";
+
+/// What happened. Replaying these in order gives the whole state.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Record {
+    /// An object is durable.
+    Accepted(Accepted),
+    /// An object came whose UID is held with other bytes.
+    Conflict(Conflict),
+    /// The one outcome of an object; `place` counts findings from 1.
+    Finding { place: u64, finding: Box<Finding> },
+    /// All that leaves the box, or is held back, for one object.
+    Dispatched(Dispatched),
+    /// A destination answered success.
+    Delivered { seq: u64, destination: String, at: UnixMicros },
+    /// A destination refused for good.
+    SetAside { seq: u64, destination: String, reason: String, at: UnixMicros },
+}
+
+/// A newcomer under a UID that is held with other bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Conflict {
+    pub sop_instance_uid: Uid,
+    pub data_set_sha256: Sha256,
+    pub sender: Sender,
+    pub at: UnixMicros,
+}
+
+/// What came of one object on its way out.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Dispatched {
+    pub source_sop_instance_uid: Uid,
+    pub parcels: Vec<Parcel>,
+    pub quarantined: Vec<Quarantined>,
+    pub at: UnixMicros,
+}
+
+/// Why a record cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EncodeError {
+    #[error("a record of {found} bytes, the limit is {RECORD_BYTES_MAX}")]
+    TooLong { found: usize },
+    #[error("a record that has no JSON form")]
+    Json { source: serde_json::Error },
+}
+
+/// Appends the frame of `record`, which will stand at place `position` of the journal, to `out`.
+/// On an error `out` is as it was.
+pub(crate) fn encode(record: &Record, position: u64, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_BYTES]);
+    if let Err(source) = serde_json::to_writer(&mut *out, record) {
+        out.truncate(start);
+        return Err(EncodeError::Json { source });
+    }
+    let found = out.len() - start - FRAME_BYTES;
+    if found > RECORD_BYTES_MAX {
+        out.truncate(start);
+        return Err(EncodeError::TooLong { found });
+    }
+    let checksum = checksum(position, &out[start + FRAME_BYTES..]);
+    out[start..start + 4].copy_from_slice(&MARK);
+    out[start + 4..start + 8].copy_from_slice(&(found as u32).to_le_bytes());
+    out[start + 8..start + 12].copy_from_slice(&checksum.to_le_bytes());
+    Ok(())
+}
+
+/// Length of the JSON and its checksum, or none when this is no frame.
+pub(crate) fn frame(head: &[u8; FRAME_BYTES]) -> Option<(usize, u32)> {
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let length = word(4) as usize;
+    (head[..4] == MARK && length <= RECORD_BYTES_MAX).then(|| (length, word(8)))
+}
+
+/// CRC-32 over the place and the JSON.
+pub(crate) fn checksum(position: u64, json: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&position.to_le_bytes());
+    hasher.update(&(json.len() as u32).to_le_bytes());
+    hasher.update(json);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_only_valid_at_its_own_place() {
+        let record = Record::Delivered { seq: 7, destination: "vna".into(), at: UnixMicros(1) };
+        let mut bytes = Vec::new();
+        encode(&record, 32, &mut bytes).unwrap();
+        let head: [u8; FRAME_BYTES] = bytes[..FRAME_BYTES].try_into().unwrap();
+        let (length, sum) = frame(&head).unwrap();
+        assert_eq!(length, bytes.len() - FRAME_BYTES);
+        assert_eq!(checksum(32, &bytes[FRAME_BYTES..]), sum);
+        assert_ne!(checksum(33, &bytes[FRAME_BYTES..]), sum);
+        assert_eq!(serde_json::from_slice::<Record>(&bytes[FRAME_BYTES..]).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_past_the_limit_is_refused_and_leaves_nothing() {
+        let record = Record::SetAside {
+            seq: 1,
+            destination: "vna".into(),
+            reason: "x".repeat(RECORD_BYTES_MAX),
+            at: UnixMicros(0),
+        };
+        let mut bytes = vec![1, 2, 3];
+        assert!(matches!(encode(&record, 0, &mut bytes), Err(EncodeError::TooLong { .. })));
+        assert_eq!(bytes, [1, 2, 3]);
+    }
+}

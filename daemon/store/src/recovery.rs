@@ -1,0 +1,130 @@
+//! What stands between one daemon's end and the next one's start: the lock, the mark of a clean stop, left-overs.
+//!
+//! A crash between an object's rename and its journal record leaves a file that nobody was told about. It is removed,
+//! not adopted: its sender has no success status and sends again, while adopting would mean parsing what may be half
+//! a story (no sender, no last-byte time) and would add objects nobody is waiting for. Only where the journal
+//! has lost records may such a file be all that is left of an acknowledged object: then it goes to quarantine instead.
+
+use crate::error::StoreError;
+use crate::files::{Layout, sync_folder};
+use crate::index::Index;
+use fovea_core::Uid;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+/// Held while the store is open; the kernel releases it when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+    /// The last daemon ran since this machine was started, so what it wrote is at least in the page cache.
+    pub same_boot: bool,
+}
+
+impl Lock {
+    pub(crate) fn take(state: &Path) -> Result<Self, StoreError> {
+        let path = state.join("lock");
+        let failed = |doing| StoreError::io(doing, &path);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = opened.map_err(failed("open"))?;
+        let mut before = String::new();
+        let locked = file.try_lock();
+        // Bounded: a lock file is two short words.
+        io::Read::by_ref(&mut file).take(256).read_to_string(&mut before).map_err(failed("read"))?;
+        match locked {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Locked { path, owner: format!("pid {}", before.trim()) });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
+        }
+        // The machine's start has a name of its own; without one, sled's file is not trusted after a crash.
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = boot.trim();
+        let same_boot = !boot.is_empty() && before.split_whitespace().nth(1) == Some(boot);
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed("write"))?;
+        file.write_all(format!("{} {boot}\n", std::process::id()).as_bytes()).map_err(failed("write"))?;
+        Ok(Self { _file: file, same_boot })
+    }
+}
+
+/// Reads and removes the mark of a clean stop: the place where the journal then ended.
+pub(crate) fn take_clean_mark(layout: &Layout) -> Result<Option<u64>, StoreError> {
+    let path = layout.journal.join("clean");
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
+    fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+    // Durable before anything new is: a mark that came back after a power cut would hide left-overs.
+    sync_folder(&layout.journal).map_err(StoreError::io("sync", &layout.journal))?;
+    Ok(text.trim().parse().ok())
+}
+
+/// Leaves the mark. Without it the next start is a little slower, so failures are not told.
+pub(crate) fn leave_clean_mark(layout: &Layout, journal_end: u64) {
+    let _slower_next_time = fs::write(layout.journal.join("clean"), format!("{journal_end}\n"));
+}
+
+/// Removes temporary files always, and files without a record unless the last stop was clean.
+/// `sound`: the journal has all its records, so a file without one was never acknowledged.
+pub(crate) fn sweep(layout: &Layout, index: &Index, clean: bool, sound: bool) -> Result<(), StoreError> {
+    each_file(&layout.tmp, &mut |path| fs::remove_file(path).map_err(StoreError::io("remove", path)))?;
+    if clean {
+        return Ok(());
+    }
+    let mut orphans = 0u64;
+    let asked = |error: fovea_core::PortError| StoreError::Index { detail: error.to_string() };
+    let studies = fs::read_dir(&layout.objects).map_err(StoreError::io("list", &layout.objects))?;
+    for study in studies {
+        let study = study.map_err(StoreError::io("list", &layout.objects))?.path();
+        if !study.is_dir() {
+            continue;
+        }
+        each_file(&study, &mut |path| {
+            let held = uid_of(path).map(|uid| index.ask(|view| view.accepted(&uid))).transpose().map_err(asked)?;
+            let known = held.flatten().is_some_and(|held| layout.study(&held.header.study_uid) == study);
+            if known {
+                Ok(())
+            } else {
+                orphans += 1;
+                put_away(layout, path, sound)
+            }
+        })?;
+        // Only an empty folder goes.
+        let _not_empty = fs::remove_dir(&study);
+    }
+    each_file(&layout.outbox, &mut |path| {
+        let seq = uid_of(path).map(|uid| index.ask(|view| view.parcel_named(&uid))).transpose().map_err(asked)?;
+        if seq.flatten().is_some() {
+            Ok(())
+        } else {
+            orphans += 1;
+            put_away(layout, path, sound)
+        }
+    })?;
+    if orphans > 0 && sound {
+        log::info!("removed {orphans} files of which nobody had been told");
+    } else if orphans > 0 {
+        log::error!("moved {orphans} files without a journal record to quarantine: the journal has lost records");
+    }
+    Ok(())
+}
+
+fn put_away(layout: &Layout, path: &Path, sound: bool) -> Result<(), StoreError> {
+    let name = path.file_name().unwrap_or_default();
+    let done = if sound { fs::remove_file(path) } else { fs::rename(path, layout.orphans.join(name)) };
+    done.map_err(StoreError::io("put away", path))
+}
+
+fn uid_of(path: &Path) -> Option<Uid> {
+    let stem = path.extension().is_some_and(|extension| extension == "dcm").then(|| path.file_stem())??;
+    Uid::new(stem.to_str()?).ok()
+}
+
+fn each_file(folder: &Path, visit: &mut dyn FnMut(&Path) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
+        let path = entry.map_err(StoreError::io("list", folder))?.path();
+        if path.is_file() {
+            visit(&path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! The store: opens the state folder, holds its parts, says how it stands.
+//! In: a [`Config`]. Out: [`Inbox`](fovea_core::Inbox), [`Ledger`](fovea_core::Ledger) and
+//! [`Outbox`](fovea_core::Outbox) on one `Arc`.
+//! Promise: one daemon at a time; whatever state the last one left, this one starts and serves what is readable.
+
+use crate::committer::Committer;
+use crate::config::Config;
+use crate::error::{StoreError, port_io};
+use crate::files::{Files, Layout, file_name};
+use crate::index::{Index, Source};
+use crate::recovery::{self, Lock};
+use crate::reserve::Reservations;
+use crate::segment::Journal;
+use crate::space::Space;
+use fovea_core::{PortError, TempObject, Uid, UnixMicros};
+use serde::Serialize;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Says what time it is.
+pub type Clock = Box<dyn Fn() -> UnixMicros + Send + Sync>;
+
+/// What callers must not do to the same thing at the same time.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Key {
+    Object(Uid),
+    Outcome(Uid),
+    Dispatch(Uid),
+    ParcelName(Uid),
+    Parcel(u64),
+}
+
+/// The three ports on disk.
+pub struct Store {
+    pub(crate) layout: Layout,
+    pub(crate) files: Files,
+    pub(crate) space: Space,
+    pub(crate) index: Arc<Index>,
+    pub(crate) committer: Committer,
+    pub(crate) reserved: Reservations<Key>,
+    _lock: Lock,
+}
+
+/// How the store stands, for people and for central IT. Counts of things, bytes and percents; no names.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Status {
+    /// Objects held.
+    pub objects: u64,
+    /// Of them, those without an outcome.
+    pub pending: u64,
+    /// Outcomes recorded.
+    pub findings: u64,
+    /// Of them, those whose report and copy are not in the outbox yet.
+    pub undispatched: u64,
+    /// Parcels ever dispatched.
+    pub parcels: u64,
+    /// Parcels that no destination has taken or refused.
+    pub outbox_waiting: u64,
+    /// For each destination that has asked, the parcels that wait for it.
+    pub waiting: Vec<Waiting>,
+    /// Objects in quarantine because their UID is held with other bytes.
+    pub conflicts: u64,
+    /// Copies that were held back.
+    pub held_back: u64,
+    /// Bytes of the journal.
+    pub journal_bytes: u64,
+    /// Share of the file system in use, percent.
+    pub disk_used_percent: f64,
+    /// fsync and fdatasync calls since start.
+    pub syncs: u64,
+    /// Times the index was made anew since start.
+    pub index_rebuilds: u64,
+}
+
+/// One destination's queue.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Waiting {
+    /// Name from the config.
+    pub destination: String,
+    /// Parcels.
+    pub parcels: u64,
+}
+
+impl Store {
+    /// Opens the state folder, made if missing, with the system's clock.
+    ///
+    /// # Errors
+    /// [`StoreError`]: in use by another daemon, or the disk refuses. Damage is no error; it is logged and worked round.
+    pub fn open(config: &Config) -> Result<Arc<Self>, StoreError> {
+        Self::open_with_clock(config, Box::new(|| SystemTime::now().into()))
+    }
+
+    /// The same with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with_clock(config: &Config, clock: Clock) -> Result<Arc<Self>, StoreError> {
+        let layout = Layout::new(&config.state_dir);
+        fs::create_dir_all(&layout.state).map_err(StoreError::io("create", &layout.state))?;
+        let lock = Lock::take(&layout.state)?;
+        layout.create()?;
+        let (journal, found) = Journal::open(&layout.journal, &layout.bad_journal, config.segment_bytes_max)?;
+        let clean = recovery::take_clean_mark(&layout)? == Some(journal.end());
+        let source = Source {
+            index: layout.index.clone(),
+            journal: layout.journal.clone(),
+            bad_journal: layout.bad_journal.clone(),
+            journal_id: journal.id(),
+        };
+        let (index, opening) = Index::open(source, journal.end(), clean || lock.same_boot)?;
+        let sound = found.gaps.is_empty() && found.torn_bytes == 0 && !found.created && !opening.damaged;
+        recovery::sweep(&layout, &index, clean, sound)?;
+        let index = Arc::new(index);
+        let counts = index.meta().map_err(|error| StoreError::Index { detail: error.to_string() })?.counts;
+        let committer = Committer::start(journal, index.clone(), counts, Arc::new(clock))?;
+        let space = Space::new(layout.state.clone(), config.high_watermark_percent);
+        Ok(Arc::new(Self {
+            layout,
+            files: Files::default(),
+            space,
+            index,
+            committer,
+            reserved: Reservations::default(),
+            _lock: lock,
+        }))
+    }
+
+    /// How the store stands.
+    ///
+    /// # Errors
+    /// When the index or the file system cannot be asked.
+    pub fn status(&self) -> Result<Status, PortError> {
+        let counts = self.index.meta()?.counts;
+        let queues = self.index.ask(|view| view.queues())?;
+        Ok(Status {
+            objects: counts.objects,
+            pending: counts.pending,
+            findings: counts.findings,
+            undispatched: counts.undispatched,
+            parcels: counts.parcels,
+            outbox_waiting: counts.untouched,
+            waiting: queues.into_iter().map(|(destination, parcels)| Waiting { destination, parcels }).collect(),
+            conflicts: counts.conflicts,
+            held_back: counts.held_back,
+            journal_bytes: self.committer.bytes(),
+            disk_used_percent: self.space.used_percent()?,
+            syncs: self.files.syncs() + self.committer.syncs(),
+            index_rebuilds: self.index.rebuilds(),
+        })
+    }
+
+    /// A temporary file for a result of what is already held (a report, a copy). Unlike `open_temp` it goes past
+    /// the high watermark: what leaves the box is what makes room again. A disk that is really full still refuses.
+    ///
+    /// # Errors
+    /// [`PortError::OutOfSpace`] on a full disk.
+    pub fn open_result_temp(&self) -> Result<TempObject, PortError> {
+        self.files.temp(&self.layout.tmp).map_err(port_io("create a temporary file"))
+    }
+
+    /// Keeps a de-identified copy that the audit refused: `<state>/quarantine/deid/<name>.dcm`, with the reason
+    /// beside it in `<name>.reason.txt`. A second call replaces the first. `why` must name no patient.
+    ///
+    /// # Errors
+    /// On any error the copy is not kept.
+    pub fn quarantine_copy(&self, mut temp: TempObject, name: &Uid, why: &str) -> Result<PathBuf, PortError> {
+        let _one = self.reserved.take(Key::ParcelName(name.clone()));
+        let folder = &self.layout.deid;
+        let target = folder.join(file_name(name));
+        self.files.sync_file(&temp)?;
+        // The reason first: a copy never lies there without it.
+        let mut reason = self.files.temp(&self.layout.tmp).map_err(port_io("create a temporary file"))?;
+        std::io::Write::write_all(&mut reason.file, format!("{why}\n").as_bytes())
+            .map_err(port_io("write a reason"))?;
+        self.files.sync_file(&reason)?;
+        self.files.rename(&mut reason, &folder.join(format!("{name}.reason.txt")))?;
+        self.files.install(&mut temp, &target)?;
+        Ok(target)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.committer.stop();
+        recovery::leave_clean_mark(&self.layout, self.committer.bytes());
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("state", &self.layout.state).finish_non_exhaustive()
+    }
+}
