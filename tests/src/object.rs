@@ -57,3 +57,15 @@ pub fn write(object: InMemDicomObject, transfer_syntax_uid: &str, to: &Path) -> 
     let object = object.with_meta(meta).context("make the file meta information")?;
     object.write_to_file(to).with_context(|| format!("write {}", to.display()))
 }
+
+/// The pixel data as they are: one buffer for native data, else the fragments without the offset table.
+///
+/// # Errors
+/// When the object has no pixel data.
+pub fn pixel_data(object: &InMemDicomObject) -> anyhow::Result<Vec<Vec<u8>>> {
+    let value = object.get(tags::PIXEL_DATA).context("no pixel data")?.value();
+    match value.fragments() {
+        Some(fragments) => Ok(fragments.to_vec()),
+        None => Ok(vec![value.to_bytes().context("pixel data as bytes")?.into_owned()]),
+    }
+}

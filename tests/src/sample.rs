@@ -103,6 +103,7 @@ impl Sample {
             (tags::SERIES_INSTANCE_UID, VR::UI, Uid::derived("fovea-tests series", &[&study]).to_string()),
             (tags::STUDY_ID, VR::SH, "1".to_owned()),
             (tags::SERIES_NUMBER, VR::IS, "1".to_owned()),
+            (tags::LATERALITY, VR::CS, String::new()),
             (tags::INSTANCE_NUMBER, VR::IS, "1".to_owned()),
             (tags::PATIENT_ORIENTATION, VR::CS, String::new()),
             (
