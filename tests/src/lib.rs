@@ -15,6 +15,8 @@ pub mod paths;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod random;
 pub mod sample;
 pub mod spdx;
 pub mod wait;
+pub mod wire;

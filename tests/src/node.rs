@@ -135,11 +135,30 @@ impl Node {
     /// # Errors
     /// When it is not ready within 60 seconds; the error carries the end of its log.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        self.launch(&[])?;
+        self.wait_until_ready()
+    }
+
+    /// Starts the daemon with more environment variables and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&mut self, environment: &[(&str, &str)]) -> anyhow::Result<()> {
         let mut command = Command::new(paths::program("fovead")?);
         command.arg("run").arg("--config").arg(&self.config).arg("--state").arg(&self.state);
         command.env("FOVEA_OPENVINO_DIR", paths::openvino()?).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
-        let mut running = Running::start("fovead", &mut command, &self.log_path())?;
+        command.envs(environment.iter().copied());
+        self.running = Some(Running::start("fovead", &mut command, &self.log_path())?);
+        Ok(())
+    }
+
+    /// Waits until the daemon answers that it is ready.
+    ///
+    /// # Errors
+    /// When it is not within 60 seconds or has ended; the error carries the end of its log, and the daemon is stopped.
+    pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let ctl = self.ctl();
+        let running = self.process()?;
         let ready = wait::until(
             START_LIMIT,
             || "fovead to be ready".into(),
@@ -148,9 +167,11 @@ impl Node {
                 Ok(ctl.status().ok().filter(|status| status["ready"] == true))
             },
         );
-        ready.map_err(|error| error.context(running.log_tail()))?;
-        self.running = Some(running);
-        Ok(())
+        ready.map(drop).map_err(|error| {
+            let told = error.context(running.log_tail());
+            self.running = None;
+            told
+        })
     }
 
     /// SIGTERM, and a wait for the drained end.
