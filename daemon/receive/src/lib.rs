@@ -1,1 +1,27 @@
 //! Associations and the capture folder become durable objects.
+//!
+//! In: DICOM associations on a listener; JPEG and PNG files in a folder. Out: objects accepted by the [`Inbox`], each
+//! rung at the doorbell.
+//! Promise: a sender hears success only after the inbox said that the object is durable (invariant 1). Everything
+//! from outside has a bound (invariant 8): associations, connections, silence, PDU, command, object, header. The
+//! header of every object that is accepted can be parsed by dicom-object up to its Pixel Data without a length that
+//! lies, deep nesting or more memory than a small multiple of the bounds in [`HeaderLimits`].
+//!
+//! [`Inbox`]: fovea_core::Inbox
+
+mod capture;
+mod classes;
+mod config;
+mod counters;
+mod header;
+mod inflate;
+mod object;
+mod serve;
+mod session;
+
+pub use capture::RawPicture;
+pub use classes::{ClassEntry, Conformance, Encoding, SyntaxEntry, conformance, encoding_of};
+pub use config::{Config, ConfigError, Peer, RawConfig, RawPeer};
+pub use counters::{Counters, Counts};
+pub use header::{HeaderError, HeaderLimits, HeaderWalker, Walked};
+pub use serve::{ReceiveError, serve};

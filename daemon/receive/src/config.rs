@@ -1,0 +1,225 @@
+//! `[receive]`: where we listen, who may call, and the bounds.
+
+use fovea_core::AeTitle;
+use fovea_dimse::Limits;
+use serde::Deserialize;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// `[receive]` as it is written. Every key has a default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Address and port.
+    pub listen: String,
+    /// Our AE title.
+    pub ae_title: String,
+    /// Serve peers that call us by another title.
+    pub any_called_ae: bool,
+    /// Who may call; empty for any, which is allowed on a loopback address only.
+    pub peers: Vec<RawPeer>,
+    /// Associations at once.
+    pub associations_max: u16,
+    /// Connections at once, with those whose association does not stand yet.
+    pub connections_max: u16,
+    /// From the connection to the association.
+    pub associate_timeout_ms: u64,
+    /// Longest silence of an association.
+    pub idle_timeout_ms: u64,
+    /// From the first to the last byte of one object.
+    pub object_timeout_ms: u64,
+    /// When all associations are taken, one that was silent between messages for this long gives way to a newcomer.
+    pub give_way_after_ms: u64,
+    /// Longest PDU.
+    pub pdu_bytes_max: u32,
+    /// Longest object.
+    pub object_mib_max: u64,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:11112".to_owned(),
+            ae_title: "FOVEA".to_owned(),
+            any_called_ae: false,
+            peers: Vec::new(),
+            associations_max: 128,
+            connections_max: 1024,
+            associate_timeout_ms: 10_000,
+            idle_timeout_ms: 120_000,
+            object_timeout_ms: 1_800_000,
+            give_way_after_ms: 2_000,
+            pdu_bytes_max: 128 * 1024,
+            object_mib_max: 4096,
+        }
+    }
+}
+
+/// One entry of `peers` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawPeer {
+    /// Calling AE title.
+    pub ae_title: String,
+    /// Only from this IP address.
+    #[serde(default)]
+    pub address: Option<String>,
+}
+
+/// Who may call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Calling AE title.
+    pub ae_title: AeTitle,
+    /// Only from here; from anywhere where none.
+    pub address: Option<IpAddr>,
+}
+
+/// Checked `[receive]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Where we listen.
+    pub listen: SocketAddr,
+    /// Our title.
+    pub ae_title: AeTitle,
+    /// Serve peers that call us by another title.
+    pub any_called_ae: bool,
+    /// Who may call; empty for any.
+    pub peers: Vec<Peer>,
+    /// Associations at once, at least 1.
+    pub associations_max: usize,
+    /// Connections at once, at least `associations_max`.
+    pub connections_max: usize,
+    /// Timers and PDU length of an association.
+    pub limits: Limits,
+    /// Silence between messages after which an association gives way when all are taken.
+    pub give_way_after: Duration,
+    /// Longest data set, bytes.
+    pub object_bytes_max: u64,
+}
+
+/// Which key of `[receive]` cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("receive.{key}: {what}")]
+pub struct ConfigError {
+    /// The key.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+fn error(key: &'static str, what: impl Into<String>) -> ConfigError {
+    ConfigError { key, what: what.into() }
+}
+
+fn bounded(key: &'static str, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
+    if (least..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(error(key, format!("is {value}, must be {least} to {most}")))
+    }
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
+        let listen: SocketAddr =
+            raw.listen.parse().map_err(|_| error("listen", "must be an IP address and a port, as 127.0.0.1:11112"))?;
+        let ae_title = AeTitle::new(&raw.ae_title).map_err(|source| error("ae_title", source.to_string()))?;
+        if raw.peers.is_empty() && !listen.ip().is_loopback() {
+            return Err(error("peers", "must name who may call when `listen` is not a loopback address"));
+        }
+        let millis = |key, value, most| bounded(key, value, 10, most).map(Duration::from_millis);
+        let associations_max = bounded("associations_max", raw.associations_max.into(), 1, 1024)?;
+        let connections = bounded("connections_max", raw.connections_max.into(), associations_max, 16_384)?;
+        let limits = Limits {
+            pdu_bytes_max: bounded("pdu_bytes_max", raw.pdu_bytes_max.into(), 4096, 1 << 20)? as u32,
+            associate: millis("associate_timeout_ms", raw.associate_timeout_ms, 120_000)?,
+            idle: millis("idle_timeout_ms", raw.idle_timeout_ms, 3_600_000)?,
+            message: millis("object_timeout_ms", raw.object_timeout_ms, 86_400_000)?,
+        };
+        Ok(Self {
+            listen,
+            ae_title,
+            any_called_ae: raw.any_called_ae,
+            peers: raw.peers.into_iter().map(peer).collect::<Result<_, _>>()?,
+            associations_max: associations_max as usize,
+            connections_max: connections as usize,
+            limits,
+            give_way_after: millis("give_way_after_ms", raw.give_way_after_ms, 3_600_000)?,
+            object_bytes_max: bounded("object_mib_max", raw.object_mib_max, 1, 65_536)? << 20,
+        })
+    }
+}
+
+fn peer(raw: RawPeer) -> Result<Peer, ConfigError> {
+    let ae_title = AeTitle::new(&raw.ae_title).map_err(|source| error("peers.ae_title", source.to_string()))?;
+    let address = raw.address.map(|text| text.parse()).transpose();
+    Ok(Peer { ae_title, address: address.map_err(|_| error("peers.address", "must be an IP address"))? })
+}
+
+impl Config {
+    /// This title may call from this address.
+    #[must_use]
+    pub fn admits(&self, calling_ae: &AeTitle, from: IpAddr) -> bool {
+        let fits = |peer: &Peer| {
+            peer.ae_title == *calling_ae && peer.address.is_none_or(|address| address == from.to_canonical())
+        };
+        self.peers.is_empty() || self.peers.iter().any(fits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(change: impl FnOnce(&mut RawConfig)) -> Result<Config, ConfigError> {
+        let mut raw = RawConfig::default();
+        change(&mut raw);
+        Config::try_from(raw)
+    }
+
+    #[test]
+    fn the_defaults_work_and_listen_on_loopback_only() {
+        let config = raw(|_| {}).unwrap();
+        assert!(config.listen.ip().is_loopback());
+        assert_eq!((config.ae_title.as_str(), config.associations_max), ("FOVEA", 128));
+        assert!(config.admits(&AeTitle::new("ANY").unwrap(), "127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_error_names_its_key() {
+        type Change = fn(&mut RawConfig);
+        let cases: [(&str, Change); 8] = [
+            ("listen", |c| c.listen = "localhost".into()),
+            ("peers", |c| c.listen = "0.0.0.0:11112".into()),
+            ("ae_title", |c| c.ae_title = "SEVENTEEN_LETTERS".into()),
+            ("associations_max", |c| c.associations_max = 0),
+            ("connections_max", |c| c.connections_max = 5),
+            ("idle_timeout_ms", |c| c.idle_timeout_ms = 0),
+            ("pdu_bytes_max", |c| c.pdu_bytes_max = 10),
+            ("peers.address", |c| c.peers = vec![RawPeer { ae_title: "A".into(), address: Some("x".into()) }]),
+        ];
+        for (key, change) in cases {
+            assert_eq!(raw(change).unwrap_err().key, key);
+        }
+    }
+
+    #[test]
+    fn peers_are_admitted_by_title_and_address() {
+        let config = raw(|c| {
+            c.listen = "0.0.0.0:11112".into();
+            c.peers = vec![
+                RawPeer { ae_title: "SCOPE".into(), address: Some("10.0.0.7".into()) },
+                RawPeer { ae_title: "CART".into(), address: None },
+            ];
+        })
+        .unwrap();
+        let ae = |text| AeTitle::new(text).unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(config.admits(&ae("SCOPE"), ip("10.0.0.7")) && config.admits(&ae("SCOPE"), ip("::ffff:10.0.0.7")));
+        assert!(!config.admits(&ae("SCOPE"), ip("10.0.0.8")) && !config.admits(&ae("OTHER"), ip("10.0.0.7")));
+        assert!(config.admits(&ae("CART"), ip("10.9.9.9")));
+    }
+}
