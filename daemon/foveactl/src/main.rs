@@ -1,2 +1,127 @@
-//! The daemon: config, wiring, supervision, journal.
-fn main() {}
+//! `foveactl`: the command line of one box.
+//!
+//! In: arguments, the daemon's control socket. Out: tables for people, or with `--json` one object a line with stable keys.
+//! Promise: it changes nothing on the box; every error names the cure.
+
+mod client;
+mod doctor;
+mod send;
+mod table;
+mod views;
+
+use clap::{Args, Parser, Subcommand};
+use client::Client;
+use send::Node;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Looks after one Fovea box. Research use only, not a medical device.
+#[derive(Parser)]
+#[command(version, after_help = "Examples:
+  foveactl status
+  foveactl findings --follow
+  foveactl show f-0123456789abcdef0123456789abcdef --json
+  foveactl send photo.dcm studies/ --to FOVEA@127.0.0.1:11112 --associations 4")]
+struct Cli {
+    /// State folder of the daemon; its control socket is in there.
+    #[arg(long, env = "FOVEA_STATE", default_value = "/var/lib/fovea", global = true)]
+    state: PathBuf,
+    /// One JSON object a line instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What is running: models, queue, outbox, disk, peers.
+    Status,
+    /// Findings, oldest first.
+    Findings(FindingsArgs),
+    /// One finding by its id or by SOP Instance UID, with what was sent for it.
+    Show {
+        /// Finding id or SOP Instance UID.
+        id: String,
+    },
+    /// What leaves the box, and where each piece stands.
+    Outbox,
+    /// Model bundles.
+    Models {
+        #[command(subcommand)]
+        command: ModelsCommand,
+    },
+    /// Looks for what would keep the box from working; exit status 1 when something would.
+    Doctor,
+    /// Sends DICOM files to a DICOM node, as a scope or cart would.
+    Send(SendArgs),
+}
+
+#[derive(Args)]
+struct FindingsArgs {
+    /// Goes on printing findings as they are recorded.
+    #[arg(long)]
+    follow: bool,
+    /// Starts after this place (the number in the first column).
+    #[arg(long, default_value_t = 0, value_name = "PLACE")]
+    after: u64,
+}
+
+#[derive(Subcommand)]
+enum ModelsCommand {
+    /// The bundles that the daemon was given: serving, or refused and why.
+    List,
+}
+
+#[derive(Args)]
+struct SendArgs {
+    /// Part 10 files, or folders searched for them.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// The node, as AE@HOST:PORT.
+    #[arg(long, value_name = "AE@HOST:PORT")]
+    to: Node,
+    /// AE title that we call ourselves.
+    #[arg(long, default_value = "FOVEACTL", value_parser = fovea_core::AeTitle::new)]
+    calling_ae: fovea_core::AeTitle,
+    /// Associations side by side.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    associations: u16,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error).context("start the runtime")),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        // A reader that closed the pipe (`foveactl findings | head`) is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&cli.state);
+    match cli.command {
+        Command::Status => views::status(&client, cli.json).await?,
+        Command::Findings(args) => views::findings(&client, args.after, args.follow, cli.json).await?,
+        Command::Show { id } => views::show(&client, &id, cli.json).await?,
+        Command::Outbox => views::outbox(&client, cli.json).await?,
+        Command::Models { command: ModelsCommand::List } => views::models(&client, cli.json).await?,
+        Command::Doctor => return doctor::run(&client, &cli.state, cli.json).await,
+        Command::Send(args) => return send::run(args, cli.json).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("foveactl: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,185 @@
+//! What the box knows, as tables or JSON lines.
+
+use crate::client::Client;
+use crate::table::{Table, duration, json_line, mebibytes};
+use fovea_core::{Band, Finding, Outcome};
+use fovea_review::{FindingDetail, FindingPage, OutboxPage};
+use serde_json::Value;
+use std::io::Write;
+
+/// Rows asked for at once.
+const PAGE: usize = 500;
+/// How long one request of `--follow` waits for news.
+const FOLLOW_WAIT_MS: u64 = 20_000;
+
+pub async fn findings(client: &Client, mut after: u64, follow: bool, json: bool) -> anyhow::Result<()> {
+    let mut table = Table::new(&["place", "finding", "outcome", "p", "band", "priority", "time", "what"]);
+    loop {
+        let page: FindingPage = client.get(&format!("/v1/findings?after={after}&limit={PAGE}")).await?;
+        let all_read = page.findings.is_empty();
+        for row in page.findings {
+            after = row.place;
+            if json { json_line(&row.finding)? } else { table.row(finding_cells(row.place, &row.finding)) }
+        }
+        if all_read {
+            break;
+        }
+    }
+    if !json {
+        table.print()?;
+    }
+    while follow {
+        let path = format!("/v1/findings?after={after}&limit={PAGE}&wait_ms={FOLLOW_WAIT_MS}");
+        let page: FindingPage = client.get(&path).await?;
+        for row in page.findings {
+            after = row.place;
+            let mut out = std::io::stdout().lock();
+            if json { json_line(&row.finding)? } else { writeln!(out, "{}", finding_cells(row.place, &row.finding).join("  "))? }
+            out.flush()?;
+        }
+    }
+    Ok(())
+}
+
+fn finding_cells(place: u64, finding: &Finding) -> Vec<String> {
+    let what = match finding.outcome {
+        Outcome::Finding => finding.label.clone().unwrap_or_default(),
+        Outcome::Ungradable | Outcome::NotAnalysed => finding.reason.clone().unwrap_or_default(),
+    };
+    vec![
+        place.to_string(),
+        finding.finding_id.to_string(),
+        outcome_word(finding.outcome).to_owned(),
+        finding.probability.map_or_else(|| "-".to_owned(), |p| format!("{p:.3}")),
+        finding.band.map_or("-", band_word).to_owned(),
+        format!("{:?}", finding.priority).to_lowercase(),
+        duration(finding.timing_us.recorded),
+        what,
+    ]
+}
+
+fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Finding => "finding",
+        Outcome::Ungradable => "ungradable",
+        Outcome::NotAnalysed => "not_analysed",
+    }
+}
+
+fn band_word(band: Band) -> &'static str {
+    match band {
+        Band::Clear => "clear",
+        Band::Ambiguous => "ambiguous",
+        Band::Significant => "significant",
+    }
+}
+
+pub async fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')),
+        "an id is a finding id (f- and 32 hexadecimal digits, see `foveactl findings`) or a SOP Instance UID"
+    );
+    let detail: FindingDetail = client.get(&format!("/v1/findings/{id}")).await?;
+    if json {
+        return json_line(&detail);
+    }
+    let finding = &detail.finding;
+    let mut table = Table::new(&["finding", finding.finding_id.as_str()]);
+    let mut row = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
+    row("object", detail.object_path.clone());
+    row("outcome", format!("{} (preliminary: not verified by a person)", outcome_word(finding.outcome)));
+    if let Some(reason) = &finding.reason {
+        row("reason", reason.clone());
+    }
+    if let Some(advice) = finding.advice.as_ref().filter(|advice| !advice.is_empty()) {
+        row("what to do", advice.clone());
+    }
+    if let (Some(label), Some(p)) = (&finding.label, finding.probability) {
+        row("label", label.clone());
+        row("probability", format!("{p:.3} ({})", finding.band.map_or("-", band_word)));
+    }
+    if let Some(model) = &finding.model {
+        row("model", format!("{} {} on {}", model.id, model.version, finding.device.as_deref().unwrap_or("-")));
+    }
+    for (name, measure) in &finding.quality {
+        row(&format!("quality {name}"), format!("{:.3} {}", measure.value, measure.unit));
+    }
+    row("last byte to record", duration(finding.timing_us.recorded));
+    for state in &detail.sent {
+        let whereto: Vec<&str> = state.delivered.iter().map(|(name, _)| name.as_str()).collect();
+        let stands = if whereto.is_empty() { "held in the outbox".to_owned() } else { format!("at {}", whereto.join(", ")) };
+        row(&format!("{:?}", state.parcel.what).to_lowercase(), format!("{} {stands}", state.parcel.sop_instance_uid));
+    }
+    for held in &detail.quarantined {
+        row(&format!("{:?}", held.what).to_lowercase(), format!("quarantined: {}", held.reason));
+    }
+    Ok(table.print()?)
+}
+
+pub async fn outbox(client: &Client, json: bool) -> anyhow::Result<()> {
+    let mut table = Table::new(&["parcel", "what", "instance", "size", "delivered to", "refused by"]);
+    let mut after = 0;
+    loop {
+        let page: OutboxPage = client.get(&format!("/v1/outbox?after={after}&limit={PAGE}")).await?;
+        if page.parcels.is_empty() {
+            break;
+        }
+        for state in page.parcels {
+            after = state.parcel.seq;
+            if json {
+                json_line(&state)?;
+                continue;
+            }
+            let names = |list: Vec<&String>| list.into_iter().cloned().collect::<Vec<_>>().join(", ");
+            table.row(vec![
+                state.parcel.seq.to_string(),
+                format!("{:?}", state.parcel.what).to_lowercase(),
+                state.parcel.sop_instance_uid.to_string(),
+                mebibytes(state.parcel.file_bytes),
+                names(state.delivered.iter().map(|(name, _)| name).collect()),
+                names(state.set_aside.iter().map(|(name, _)| name).collect()),
+            ]);
+        }
+    }
+    if json { Ok(()) } else { Ok(table.print()?) }
+}
+
+pub async fn models(client: &Client, json: bool) -> anyhow::Result<()> {
+    let status: Value = client.get("/v1/status").await?;
+    let mut table = Table::new(&["model", "version", "task", "state", "latency"]);
+    for model in status["models"].as_array().into_iter().flatten() {
+        if json {
+            json_line(model)?;
+            continue;
+        }
+        let text = |key: &str| model[key].as_str().unwrap_or("-").to_owned();
+        let state = model["refused"].as_str().map_or_else(|| "serving".to_owned(), |why| format!("refused: {why}"));
+        let latency = model["latency_us_p50"].as_u64().map_or_else(|| "-".to_owned(), duration);
+        table.row(vec![text("id"), text("version"), text("task"), state, latency]);
+    }
+    if json { Ok(()) } else { Ok(table.print()?) }
+}
+
+pub async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
+    let status: Value = client.get("/v1/status").await?;
+    if json {
+        return json_line(&status);
+    }
+    let mut table = Table::new(&["part", "state"]);
+    flatten("", &status, &mut |name, value| table.row(vec![name.to_owned(), value]));
+    Ok(table.print()?)
+}
+
+/// Every leaf with its path, for instance `receive.objects_accepted`.
+fn flatten(path: &str, value: &Value, leaf: &mut impl FnMut(&str, String)) {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| flatten(&below(key), value, leaf)),
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(index, value)| flatten(&below(&index.to_string()), value, leaf));
+        }
+        Value::Null => leaf(path, "-".to_owned()),
+        Value::String(text) => leaf(path, text.clone()),
+        other => leaf(path, other.to_string()),
+    }
+}
