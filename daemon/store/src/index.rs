@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// sled's page cache. The working set (what is pending and waiting) is far smaller.
 const CACHE_BYTES: u64 = 16 << 20;
+/// sled writes and syncs its file so seldom because each time competes with the syncs that senders wait for; what a
+/// crash takes from it is read from the journal again, at most so many milliseconds' worth.
+const FLUSH_EVERY_MS: u64 = 5000;
 /// Keys in one batch of a rebuild: bounds memory, and sled's batches are quick at this size.
 const BATCH_KEYS: usize = 2000;
 /// A rebuild that failed (a full disk) is not tried again sooner.
@@ -274,7 +277,10 @@ impl Index {
     }
 
     fn open_sled(&self) -> Result<Opened, Fault> {
-        let config = sled::Config::new().path(&self.source.index).cache_capacity(CACHE_BYTES);
+        let config = sled::Config::new()
+            .path(&self.source.index)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = catch_unwind(AssertUnwindSafe(|| config.open()))
             .unwrap_or_else(|_| Err(sled::Error::ReportableBug("panic while opening".into())))?;
         Ok(Opened { db: Some(db), broken: AtomicBool::new(false) })

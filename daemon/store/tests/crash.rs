@@ -72,9 +72,9 @@ fn inv_01_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     for round in 0..12 {
         let after = Duration::from_millis(20 + random(250));
         for line in run_and_kill(dir.path(), after) {
-            // The harness prints its own words before the first line of a test.
-            let mut words = line.split_whitespace().skip_while(|word| !word.ends_with("ed") || word.contains("::"));
-            let (Some(what), Some(sop)) = (words.next(), words.next().and_then(|sop| Uid::new(sop).ok())) else {
+            // The last two words: the harness prints its own before the first line of a test.
+            let mut words = line.split_whitespace().rev();
+            let (Some(sop), Some(what)) = (words.next().and_then(|sop| Uid::new(sop).ok()), words.next()) else {
                 continue;
             };
             let set = match what {

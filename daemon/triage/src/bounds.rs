@@ -1,0 +1,74 @@
+//! What a worker may put into a finding: finite numbers, and not more than the ledger holds (64 KiB of JSON).
+//!
+//! The worker is the process that parses untrusted pixels, so its answer is bounded like anything from outside.
+//! The bounds are far above what a model says (an outline of a lesion has some 30 points); a test fills every one of
+//! them with the longest values there are and holds the sum against the ledger's limit.
+
+use fovea_core::{Code, Measurement, Quality, Region};
+
+/// Points of all outlines of one finding together.
+pub const OUTLINE_POINTS_MAX: usize = 1024;
+/// Characters of one text (reason, advice, label).
+pub const TEXT_CHARS_MAX: usize = 240;
+/// Characters of a code's parts, units and names.
+const WORD_CHARS_MAX: usize = 64;
+/// Regions, measurements and qualities of one finding, each.
+const ITEMS_MAX: usize = 12;
+/// Least points of an outline.
+const OUTLINE_POINTS_MIN: usize = 3;
+
+/// The start of a long text.
+pub(crate) fn short(text: String) -> String {
+    cut(text, TEXT_CHARS_MAX)
+}
+
+fn word(text: String) -> String {
+    cut(text, WORD_CHARS_MAX)
+}
+
+/// Control characters go: JSON writes them as six bytes, and they have no place in a reason.
+fn cut(text: String, chars_max: usize) -> String {
+    let printable = |text: &str| !text.chars().any(char::is_control);
+    if text.len() <= chars_max && printable(&text) {
+        return text;
+    }
+    text.chars().filter(|letter| !letter.is_control()).take(chars_max).collect()
+}
+
+pub(crate) fn short_code(code: Code) -> Code {
+    Code { scheme: word(code.scheme), value: word(code.value), meaning: word(code.meaning) }
+}
+
+/// Measurements with a finite value, at most [`ITEMS_MAX`].
+pub(crate) fn finite_measurements(measurements: Vec<Measurement>) -> Vec<Measurement> {
+    let finite = measurements.into_iter().filter(|measurement| measurement.value.is_finite()).take(ITEMS_MAX);
+    finite
+        .map(|Measurement { code, value, unit }| Measurement { code: short_code(code), value, unit: short_code(unit) })
+        .collect()
+}
+
+/// Outlines of finite points, whole or not at all, as long as [`OUTLINE_POINTS_MAX`] lasts.
+pub(crate) fn finite_regions(regions: Vec<Region>) -> Vec<Region> {
+    let mut left = OUTLINE_POINTS_MAX;
+    let mut kept = Vec::new();
+    for Region { label, outline_px } in regions {
+        let points = outline_px.len();
+        let finite = outline_px.iter().flatten().all(|coordinate| coordinate.is_finite());
+        if finite && (OUTLINE_POINTS_MIN..=left).contains(&points) && kept.len() < ITEMS_MAX {
+            left -= points;
+            kept.push(Region { label: word(label), outline_px });
+        }
+    }
+    kept
+}
+
+/// Finite measures, at most [`ITEMS_MAX`].
+pub(crate) fn finite_quality(quality: Quality) -> Quality {
+    let finite = quality.into_iter().filter(|(_, measure)| measure.value.is_finite()).take(ITEMS_MAX);
+    finite
+        .map(|(name, mut measure)| {
+            measure.unit = word(measure.unit);
+            (word(name), measure)
+        })
+        .collect()
+}
