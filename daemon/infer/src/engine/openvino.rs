@@ -25,6 +25,13 @@ const NEEDED: [&str; 5] = [
     "libtbb.so.",
 ];
 
+/// One number in, the same number out.
+const EMPTY_GRAPH: &[u8] = br#"<?xml version="1.0"?><net name="empty" version="11"><layers>
+<layer id="0" name="in" type="Parameter" version="opset1"><data shape="1" element_type="f32"/>
+<output><port id="0" precision="FP32"><dim>1</dim></port></output></layer>
+<layer id="1" name="out" type="Result" version="opset1"><input><port id="0" precision="FP32"><dim>1</dim></port></input>
+</layer></layers><edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/></edges></net>"#;
+
 /// The started runtime.
 pub struct Runtime {
     core: Core,
@@ -49,10 +56,12 @@ impl Runtime {
         core.set_properties(&DeviceType::CPU, cpu).map_err(|error| failed(error.to_string()))?;
         core.set_property(&DeviceType::Other("".into()), &RwPropertyKey::EnableMmap, "NO")
             .map_err(|error| failed(error.to_string()))?;
-        // The question loads the plugin, so that nothing is left to load once the process is shut in.
+        // The question loads the plugin and the empty graph its reader, so that nothing is left to load once the
+        // process is shut in. Compiling would start threads, which must not be before that.
         let description = core
             .get_property(&DeviceType::CPU, &PropertyKey::DeviceFullName)
             .map_err(|error| failed(error.to_string()))?;
+        core.read_model_from_buffer(EMPTY_GRAPH, None).map_err(|error| failed(error.to_string()))?;
         Ok(Self { core, description })
     }
 

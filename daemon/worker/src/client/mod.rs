@@ -1,0 +1,477 @@
+//! The daemon's side: keeps one worker alive and gives every object an answer.
+//!
+//! In: objects as open files. Out: analyses. Runs on an OS thread of its own: every call blocks, up to its deadline.
+//! Promise (invariant 7): [`Worker::analyse`] always answers. A worker that dies or overruns is restarted with
+//! back-off and the object is tried once more; a model under which workers die for two objects, or twice while it
+//! is loaded, is put aside with the reason.
+
+mod process;
+
+use crate::protocol::{Answer, Request, ServingModel, Start, Step};
+use crate::sandbox::SandboxReport;
+use fovea_core::{Analysis, ObjectHeader, Reason, Uid, Verdict};
+use fovea_infer::{BundleFiles, Refusal, TrustedKey};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use process::{Death, Process, SpawnError};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a picture's file must be sealed against before it is used.
+pub(crate) const PICTURE_SEALS: SealFlag =
+    SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SHRINK);
+/// Deaths under a model before it is put aside.
+const STRIKES: usize = 2;
+/// Tries to bring a worker up before an object is given back without an analysis.
+const START_TRIES: u32 = 3;
+/// First pause before a restart; doubles with each further death in a row.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause before a restart.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// How to run workers.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The `fovea-worker` program.
+    pub program: PathBuf,
+    /// Where OpenVINO lies; not looked at by `replay`.
+    pub runtime_dir: PathBuf,
+    /// Bundles in the order in which they are asked.
+    pub bundles: Vec<PathBuf>,
+    /// Whose bundles may run.
+    pub trusted_keys: Vec<TrustedKey>,
+    /// `CPU` or `replay:FILE`.
+    pub device: String,
+    /// Most memory that a worker may have written to, bytes; a frame may take an eighth of it.
+    pub memory_max_bytes: u64,
+    /// Longest analysis of one object.
+    pub object_deadline: Duration,
+    /// Longest start, and longest load of one bundle.
+    pub load_deadline: Duration,
+}
+
+/// Why there is no worker, or no picture.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The process does not come up.
+    #[error("start {program}")]
+    Start {
+        /// Which program.
+        program: PathBuf,
+        /// Why it failed.
+        source: StartError,
+    },
+    /// It died over the request; it will be restarted for the next one.
+    #[error("the worker {how}")]
+    Died {
+        /// Signal, exit status or deadline.
+        how: String,
+    },
+    /// The file is no picture that can be read.
+    #[error("{}", .0.text)]
+    NoPicture(Reason),
+    /// It answered what it was not asked, or a picture that is not sealed or not as large as it says.
+    #[error("the worker's answer does not hold")]
+    Answer,
+}
+
+/// Why a worker process did not come up; its text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct StartError(#[from] SpawnError);
+
+/// A bundle of the configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ModelStatus {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Whether it serves.
+    pub state: ModelState,
+}
+
+/// Whether a bundle serves.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ModelState {
+    /// It was admitted here.
+    Serving(Box<ServingModel>),
+    /// It was not, or was put aside later.
+    Refused(Reason),
+}
+
+/// How the worker is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WorkerStatus {
+    /// Its process id, none between a death and the next object.
+    pub pid: Option<u32>,
+    /// How often a process had to be replaced.
+    pub restarts: u64,
+    /// Resident memory as of its last answer, bytes.
+    pub resident_bytes: u64,
+    /// What the device is, for people.
+    pub device: String,
+    /// Which doors are shut.
+    pub sandbox: SandboxReport,
+}
+
+/// A picture as plain pixels: red, green, blue, one byte each, rows without padding.
+#[derive(Debug)]
+pub struct Picture {
+    /// Columns.
+    pub width_px: u32,
+    /// Rows.
+    pub height_px: u32,
+    /// `width_px` x `height_px` x 3 bytes, in memory, sealed: nobody can change it any more.
+    pub rgb: File,
+}
+
+/// One bundle, and what it has done.
+#[derive(Debug)]
+struct Slot {
+    status: ModelStatus,
+    put_aside: bool,
+    deaths_at_load: usize,
+    deaths_over: BTreeSet<Uid>,
+}
+
+/// A worker process and whatever replaces it.
+///
+/// Create and use it on one thread that lives as long: the process is tied to the thread that started it.
+#[derive(Debug)]
+pub struct Worker {
+    config: WorkerConfig,
+    slots: Vec<Slot>,
+    models: Vec<ModelStatus>,
+    process: Option<Process>,
+    started: u64,
+    deaths_in_a_row: u32,
+    device: String,
+    sandbox: SandboxReport,
+}
+
+impl Worker {
+    /// Starts a worker and offers it every bundle. Bundles that are refused do not fail the start.
+    ///
+    /// # Errors
+    /// [`WorkerError::Start`] when no process comes up: the program, the runtime or the sandbox is missing.
+    pub fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
+        let slot = |path: &PathBuf| {
+            let state = ModelState::Refused(Reason::new("not_loaded", "not loaded yet", ""));
+            let status = ModelStatus { path: path.clone(), state };
+            Slot { status, put_aside: false, deaths_at_load: 0, deaths_over: BTreeSet::new() }
+        };
+        let mut worker = Self {
+            slots: config.bundles.iter().map(slot).collect(),
+            config,
+            models: Vec::new(),
+            process: None,
+            started: 0,
+            deaths_in_a_row: 0,
+            device: String::new(),
+            sandbox: SandboxReport::default(),
+        };
+        worker.bring_up()?;
+        Ok(worker)
+    }
+
+    /// Every bundle of the configuration, in its order.
+    #[must_use]
+    pub fn models(&self) -> &[ModelStatus] {
+        &self.models
+    }
+
+    /// How the worker is.
+    #[must_use]
+    pub fn status(&self) -> WorkerStatus {
+        WorkerStatus {
+            pid: self.process.as_ref().map(Process::pid),
+            restarts: self.started.saturating_sub(1),
+            resident_bytes: self.process.as_ref().map_or(0, |process| process.resident_bytes),
+            device: self.device.clone(),
+            sandbox: self.sandbox.clone(),
+        }
+    }
+
+    /// Analyses one object. `object` is a whole Part 10 file; the worker gets it read-only.
+    ///
+    /// Always answers, at the latest after two deadlines, the pauses between restarts and the loads.
+    pub fn analyse(&mut self, object: &File, header: &ObjectHeader) -> Analysis {
+        let object = match read_only(object) {
+            Ok(object) => object,
+            Err(error) => return unavailable(format!("the object cannot be opened for reading: {error}")),
+        };
+        let mut last = None;
+        for _try in 0..2 {
+            if let Err(error) = self.ensure_up() {
+                return unavailable(chain(&error));
+            }
+            match self.try_analyse(&object, header) {
+                Ok(analysis) => return analysis,
+                Err(death) => {
+                    log::warn!("worker {} at {:?}", death.how, death.at);
+                    self.blame(&death, header);
+                    last = Some(death);
+                }
+            }
+        }
+        gave_up(last)
+    }
+
+    /// A capture device's PNG or JPEG file as plain pixels.
+    ///
+    /// # Errors
+    /// [`WorkerError`]; after a death the worker is restarted with the next request.
+    pub fn picture_rgb8(&mut self, picture: &File) -> Result<Picture, WorkerError> {
+        let unreadable = |_| WorkerError::NoPicture(Reason::new("object_unreadable", "cannot be opened", ""));
+        let object = read_only(picture).map_err(unreadable)?;
+        let (answer, files) = self.request(&Request::Picture, &object)?;
+        match (answer, <[OwnedFd; 1]>::try_from(files)) {
+            (Answer::Picture { width_px, height_px }, Ok([file])) => checked_picture(width_px, height_px, file),
+            (Answer::NoPicture(reason), _) => Err(WorkerError::NoPicture(reason)),
+            _ => {
+                self.process = None;
+                Err(WorkerError::Answer)
+            }
+        }
+    }
+
+    /// Asks the worker whether it is there, and restarts it where it is not.
+    ///
+    /// # Errors
+    /// [`WorkerError`].
+    pub fn ping(&mut self) -> Result<(), WorkerError> {
+        self.ensure_up()?;
+        let Some(process) = &mut self.process else { return Err(WorkerError::Answer) };
+        match process.ask(&Request::Ping, &[], self.config.object_deadline) {
+            Ok((Answer::Pong, _)) => Ok(()),
+            Ok(_) => {
+                self.process = None;
+                Err(WorkerError::Answer)
+            }
+            Err(death) => Err(self.mourn(death)),
+        }
+    }
+
+    fn request(&mut self, request: &Request, file: &OwnedFd) -> Result<(Answer, Vec<OwnedFd>), WorkerError> {
+        self.ensure_up()?;
+        let Some(process) = &mut self.process else { return Err(WorkerError::Answer) };
+        let asked = process.ask(request, &[file.as_fd()], self.config.object_deadline);
+        let answered = asked.map_err(|death| self.mourn(death))?;
+        self.deaths_in_a_row = 0;
+        Ok(answered)
+    }
+
+    fn mourn(&mut self, death: Death) -> WorkerError {
+        self.process = None;
+        self.deaths_in_a_row += 1;
+        WorkerError::Died { how: death.how }
+    }
+
+    fn try_analyse(&mut self, object: &OwnedFd, header: &ObjectHeader) -> Result<Analysis, Death> {
+        let nonsense = || Death { how: "answered nonsense".to_owned(), overran: false, at: None };
+        let process = self.process.as_mut().ok_or_else(nonsense)?;
+        let request = Request::Analyse { header: Box::new(header.clone()) };
+        match process.ask(&request, &[object.as_fd()], self.config.object_deadline)? {
+            (Answer::Analysed(analysis), _) if self.plausible(&analysis) => {
+                self.deaths_in_a_row = 0;
+                Ok(*analysis)
+            }
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// The worker has parsed hostile bytes: what it says is checked before it is believed.
+    fn plausible(&self, analysis: &Analysis) -> bool {
+        let known = analysis.model.as_ref().is_none_or(|model| {
+            self.models.iter().any(|known| matches!(&known.state, ModelState::Serving(s) if s.model == *model))
+        });
+        let scored = match &analysis.verdict {
+            Verdict::Scored(scores) => {
+                (0.0..=1.0).contains(&scores.probability)
+                    && (0.0..=1.0).contains(&scores.significant_from)
+                    && (0.0..=scores.significant_from).contains(&scores.clear_below)
+                    && analysis.model.is_some()
+            }
+            Verdict::Ungradable(_) | Verdict::NotAnalysed(_) => true,
+        };
+        known && scored && analysis.quality.values().all(|measure| measure.value.is_finite()) && analysis.frame > 0
+    }
+
+    /// Takes the dead process away and charges the model that was running.
+    fn blame(&mut self, death: &Death, header: &ObjectHeader) {
+        self.process = None;
+        self.deaths_in_a_row += 1;
+        let Some((Step::Infer, slot)) = death.at else { return };
+        let Some(slot) = self.slots.get_mut(slot) else { return };
+        slot.deaths_over.insert(header.sop_instance_uid.clone());
+        if slot.deaths_over.len() >= STRIKES {
+            slot.put_aside(format!("the worker {} under it for two objects", death.how));
+        }
+    }
+
+    /// Pauses after deaths, then starts a worker where there is none.
+    fn ensure_up(&mut self) -> Result<(), WorkerError> {
+        if self.process.is_some() {
+            return Ok(());
+        }
+        let mut tries = 1;
+        loop {
+            std::thread::sleep(pause(self.deaths_in_a_row));
+            match self.bring_up() {
+                Ok(()) => return Ok(()),
+                Err(error) if tries == START_TRIES => return Err(error),
+                Err(error) => log::warn!("worker does not come up, try {tries}: {}", chain(&error)),
+            }
+            tries += 1;
+            self.deaths_in_a_row += 1;
+        }
+    }
+
+    /// Starts processes until one has seen every bundle that is not put aside. Ends, because each further try costs
+    /// a bundle one of its strikes.
+    fn bring_up(&mut self) -> Result<(), WorkerError> {
+        loop {
+            let start = Start {
+                daemon_pid: nix::unistd::getpid().as_raw(),
+                runtime_dir: self.config.runtime_dir.clone(),
+                device: self.config.device.clone(),
+                memory_max_bytes: self.config.memory_max_bytes,
+                trusted_keys: self.config.trusted_keys.clone(),
+            };
+            let program = self.config.program.clone();
+            let failed = |error| WorkerError::Start { program, source: StartError(error) };
+            let process = Process::start(&self.config.program, start, self.config.load_deadline);
+            let mut process = match process {
+                Ok(process) => process,
+                Err(error) => return Err(failed(error)),
+            };
+            self.started += 1;
+            if load_all(&mut process, &mut self.slots, self.config.load_deadline) {
+                process.seal(self.config.load_deadline).map_err(failed)?;
+                self.models = self.slots.iter().map(|slot| slot.status.clone()).collect();
+                self.device.clone_from(&process.device);
+                self.sandbox = process.sandbox.clone();
+                self.process = Some(process);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Always false: the process has not seen every bundle.
+    fn died_at_load(&mut self, how: &str) -> bool {
+        self.deaths_at_load += 1;
+        if self.deaths_at_load >= STRIKES {
+            self.put_aside(format!("the worker {how} twice while it was loaded"));
+        }
+        false
+    }
+
+    fn put_aside(&mut self, why: String) {
+        log::warn!("model {} is put aside: {why}", self.status.path.display());
+        self.put_aside = true;
+        let advice = "Report it to whoever made the bundle; restart the box to try it again.";
+        self.status.state = ModelState::Refused(Reason::new("model_put_aside", why, advice));
+    }
+}
+
+/// Offers every bundle to a fresh process; false when it died over one, which then has a strike.
+fn load_all(process: &mut Process, slots: &mut [Slot], deadline: Duration) -> bool {
+    for (index, slot) in slots.iter_mut().enumerate().filter(|(_, slot)| !slot.put_aside) {
+        let files = match BundleFiles::open(&slot.status.path) {
+            Ok(files) => files,
+            Err(error) => {
+                slot.status.state = ModelState::Refused(Refusal::Bundle(error.into()).reason());
+                continue;
+            }
+        };
+        let (names, files) = match &files {
+            BundleFiles::Folder(files) => (
+                Some(files.iter().map(|(name, _)| name.clone()).collect()),
+                files.iter().map(|(_, f)| f.as_fd()).collect(),
+            ),
+            BundleFiles::Tar(file) => (None, vec![file.as_fd()]),
+        };
+        match process.ask(&Request::Load { slot: index, names }, &files, deadline) {
+            Ok((Answer::Loaded(Ok(serving)), _)) => slot.status.state = ModelState::Serving(serving),
+            Ok((Answer::Loaded(Err(reason)), _)) => slot.status.state = ModelState::Refused(reason),
+            Ok(_) => return slot.died_at_load("answered nonsense"),
+            Err(death) => return slot.died_at_load(&death.how),
+        }
+    }
+    true
+}
+
+/// None before the first restart after a good run, then doubling.
+fn pause(deaths_in_a_row: u32) -> Duration {
+    match deaths_in_a_row {
+        0 | 1 => Duration::ZERO,
+        n => PAUSE_FIRST.saturating_mul(1 << (n - 2).min(10)).min(PAUSE_MAX),
+    }
+}
+
+/// The same file, opened so that the worker cannot write to it and has its own position in it.
+fn read_only(file: &File) -> std::io::Result<OwnedFd> {
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
+        return file.as_fd().try_clone_to_owned();
+    }
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(OwnedFd::from)
+}
+
+fn checked_picture(width_px: u32, height_px: u32, file: OwnedFd) -> Result<Picture, WorkerError> {
+    let rgb = File::from(file);
+    let seals = fcntl(&rgb, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+    let bytes = rgb.metadata().map(|metadata| metadata.len());
+    let expected = u64::from(width_px) * u64::from(height_px) * 3;
+    match (seals, bytes) {
+        (Ok(seals), Ok(bytes)) if seals.contains(PICTURE_SEALS) && bytes == expected && bytes > 0 => {
+            Ok(Picture { width_px, height_px, rgb })
+        }
+        _ => Err(WorkerError::Answer),
+    }
+}
+
+fn gave_up(death: Option<Death>) -> Analysis {
+    let overran = death.as_ref().is_some_and(|death| death.overran);
+    let (code, text) = if overran {
+        ("worker_overran", "the analysis took too long, twice")
+    } else {
+        ("worker_died", "the analysis ended without a result, twice")
+    };
+    Analysis::not_analysed(Reason::new(code, text, "Look at the picture yourself; it is put aside here."))
+}
+
+fn unavailable(text: String) -> Analysis {
+    Analysis::not_analysed(Reason::new("worker_unavailable", text, "Ask for service; send the picture again then."))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_come_at_once_first_and_then_ever_slower() {
+        let pauses: Vec<u128> = [0, 1, 2, 3, 4, 20, u32::MAX].into_iter().map(|n| pause(n).as_millis()).collect();
+        assert_eq!(pauses, [0, 0, 100, 200, 400, 10_000, 10_000]);
+    }
+
+    #[test]
+    fn a_writable_file_is_handed_over_read_only() {
+        let file = tempfile::tempfile().unwrap();
+        let handed = read_only(&file).unwrap();
+        assert!(std::io::Write::write(&mut File::from(handed), b"x").is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! What daemon and worker say to each other. One request is open at a time; each ends with exactly one final answer.
+
+use crate::sandbox::SandboxReport;
+use fovea_core::{Analysis, Code, ModelRef, ObjectHeader, Reason};
+use fovea_infer::{Admission, TrustedKey};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Daemon to worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// The first one: load the runtime, then shut in.
+    Start(Start),
+    /// Files of one bundle lie beside it.
+    Load {
+        /// The daemon's number for the bundle.
+        slot: usize,
+        /// Names of the files in their order; none when the one file is a tar.
+        names: Option<Vec<String>>,
+    },
+    /// All bundles are loaded: shut the last door.
+    Seal,
+    /// The object's file lies beside it.
+    Analyse {
+        /// Its routing facts.
+        header: Box<ObjectHeader>,
+    },
+    /// A PNG or JPEG file lies beside it: wanted as plain pixels.
+    Picture,
+    /// Are you there?
+    Ping,
+}
+
+/// What a worker needs to know before it is shut in.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Start {
+    /// Who started it: when that process is gone, so is the worker.
+    pub daemon_pid: i32,
+    /// Where OpenVINO lies.
+    pub runtime_dir: PathBuf,
+    /// `CPU` or `replay:FILE`.
+    pub device: String,
+    /// Most memory that it may have written to, bytes.
+    pub memory_max_bytes: u64,
+    /// Whose bundles may run.
+    pub trusted_keys: Vec<TrustedKey>,
+}
+
+/// Worker to daemon: an answer, and how large the worker is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Packet {
+    /// Resident memory, bytes; 0 before it is known.
+    pub resident_bytes: u64,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// What a worker answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// Shut in and ready for bundles.
+    Started {
+        /// What the device is, for people.
+        device: String,
+    },
+    /// It cannot work here, or was asked out of order; the worker ends.
+    NotStarted {
+        /// Why.
+        problem: String,
+    },
+    /// Final answer to `Load`.
+    Loaded(Result<Box<ServingModel>, Reason>),
+    /// Final answer to `Seal`: ready for objects.
+    Sealed(SandboxReport),
+    /// Not final: what comes next in `Analyse`.
+    Working {
+        /// The step.
+        step: Step,
+        /// The chosen model, by the daemon's number of its bundle.
+        slot: usize,
+    },
+    /// Final answer to `Analyse`.
+    Analysed(Box<Analysis>),
+    /// Final answer to `Picture`: RGB, 3 bytes a pixel, rows without padding, in a sealed file beside it.
+    Picture {
+        /// Columns.
+        width_px: u32,
+        /// Rows.
+        height_px: u32,
+    },
+    /// Final answer to `Picture`: there is none.
+    NoPicture(Reason),
+    /// Final answer to `Ping`.
+    Pong,
+}
+
+/// A step that may kill the worker: whose fault it is depends on the step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The object's bytes are parsed.
+    Decode,
+    /// The frame becomes a tensor.
+    Preprocess,
+    /// The model runs.
+    Infer,
+}
+
+/// A model that was admitted.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ServingModel {
+    /// How results name it.
+    pub model: ModelRef,
+    /// What it answers.
+    pub task: String,
+    /// Name of the algorithm (PS3.16 TID 1500).
+    pub algorithm_name: String,
+    /// Its family, coded.
+    pub algorithm_family: Code,
+    /// What its probability is of.
+    pub label: String,
+    /// What admission measured here.
+    pub admission: Admission,
+    /// Where it runs, for instance `CPU`.
+    pub device: String,
+}
