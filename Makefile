@@ -15,7 +15,6 @@ T ?=
 # .venv holds pip for the pinned wheels, the python peers and, where the machine has none, cargo-nextest.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export FOVEA_OPENVINO_DIR ?= $(CURDIR)/runtime/openvino
-export CARGO_TERM_PROGRESS_WHEN ?= never
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS := -p fovead --bin fovead -p foveactl --bin foveactl -p fovea-worker --bin fovea-worker
@@ -36,7 +35,7 @@ setup-test: setup
 demo: setup ## Real pictures through the whole box, beside an archive (ARCHIVE=none goes without)
 	@[ "$(ARCHIVE)" = none ] || scripts/setup-peers.sh archive
 	@echo "build: compiling (a few minutes the first time)"
-	@cargo build --quiet --locked $(DEMO_PROFILE) $(PROGRAMS) -p fovea-tests --bin demo
+	@quiet=--quiet; [ ! -t 2 ] || quiet=; cargo build $$quiet --locked $(DEMO_PROFILE) $(PROGRAMS) -p fovea-tests --bin demo
 	@$(TARGET)/demo/demo --archive $(ARCHIVE)
 
 # One build of programs and tests together: the same features, so nothing is compiled twice.

@@ -159,7 +159,7 @@ fn a_class_that_the_box_does_not_take_is_refused_in_the_negotiation_and_the_othe
 #[test]
 fn only_the_senders_that_are_named_may_send() {
     let folder = tempfile::tempdir().unwrap();
-    let node = Setup::new(folder.path()).unwrap().receive("peers = [\"CART\"]").start().unwrap();
+    let node = Setup::new(folder.path()).unwrap().receive("peers = [{ ae_title = \"CART\" }]").start().unwrap();
     let ask = |calling: &str| {
         peer::run("scu.py", &[json!({ "port": node.port(), "calling": calling, "echo": true }).to_string()])
     };
@@ -206,4 +206,12 @@ fn a_wrong_configuration_ends_with_status_78_and_names_the_key() {
         assert_eq!(output.status.code(), Some(78), "{toml}: {said}");
         assert!(said.contains(key), "{toml}: {said}");
     }
+}
+
+#[test]
+fn a_sender_that_calls_another_title_is_rejected() {
+    let (_folder, node) = start();
+    let answer =
+        peer::run("scu.py", &[json!({ "port": node.port(), "called": "SOMEONE", "echo": true }).to_string()]).unwrap();
+    assert_eq!((&answer["established"], &answer["rejected"]), (&json!(false), &json!(true)), "{answer}");
 }

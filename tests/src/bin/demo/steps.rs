@@ -160,8 +160,8 @@ fn show(rows: &[Row], archive: Option<&Archive>, node: &Node) -> anyhow::Result<
             finding.probability.map_or_else(|| "-".to_owned(), |probability| format!("{probability:.3}")),
             finding.band.map_or_else(|| "-".to_owned(), |band| format!("{band:?}").to_lowercase()),
             format!("{:.1} ms", finding.timing_us.recorded as f64 / 1000.0),
-            place(detail, What::Findings, archive)?,
-            place(detail, What::Deidentified, archive)?,
+            place(detail, What::Findings, archive).to_owned(),
+            place(detail, What::Deidentified, archive).to_owned(),
         ]);
     }
     table::print(
@@ -180,44 +180,58 @@ fn show(rows: &[Row], archive: Option<&Archive>, node: &Node) -> anyhow::Result<
         let advice = finding.advice.as_deref().filter(|advice| !advice.is_empty()).map(|advice| format!(": {advice}"));
         println!("  {} ({}): {says}{}", picture.name, picture.shows, advice.unwrap_or_default());
     }
+    show_places(rows, archive, node)
+}
+
+/// Where reports, copies, originals and logs lie, to look into after the demo.
+fn show_places(rows: &[Row], archive: Option<&Archive>, node: &Node) -> anyhow::Result<()> {
     println!("\nWhere things are:");
-    println!("  objects as received  {}", node.state().join("objects").display());
     match archive {
-        Some(archive) => {
-            println!(
-                "  archive ids above    instances of Orthanc: http://127.0.0.1:{}/instances/ID/file",
-                archive.http_port
-            );
-            println!("  to look again        Orthanc {}", node.folder().join("archive/orthanc.json").display());
+        Some(archive) => println!(
+            "  in the archive: http://127.0.0.1:{}/instances/ID/file (start it again: Orthanc {})",
+            archive.http_port,
+            node.folder().join("archive/orthanc.json").display()
+        ),
+        None => println!("  in {}:", node.state().join("outbox").display()),
+    }
+    for Row { picture, detail } in rows {
+        for (what, kind) in [(What::Findings, "SR"), (What::Deidentified, "copy")] {
+            if let Some(parcel) = parcel_of(detail, what) {
+                println!("    {:<24}  {kind:<4}  {}", picture.name, name_of(parcel, archive)?);
+            }
         }
-        None => println!("  outbox               {}", outbox_of(rows).unwrap_or_default().display()),
     }
     for reason in quarantine_reasons(rows) {
-        println!("  quarantined          {reason}");
+        println!("  quarantined, because {reason}");
     }
-    println!("  journal of the box   {}\n", node.log_path().display());
+    println!("  objects as received: {}", node.state().join("objects").display());
+    println!("  log of the box: {}\n", node.log_path().display());
     Ok(())
 }
 
+fn parcel_of(detail: &Detail, what: What) -> Option<&ParcelState> {
+    detail.sent.iter().find(|parcel| parcel.parcel.what == what)
+}
+
 /// Where the SR or the copy of one picture is, for a cell of the table.
-fn place(detail: &Detail, what: What, archive: Option<&Archive>) -> anyhow::Result<String> {
-    let Some(parcel) = detail.sent.iter().find(|parcel| parcel.parcel.what == what) else {
-        let held_back = detail.quarantined.iter().any(|held| held.what == what);
-        return Ok(if held_back { "quarantined" } else { "-" }.to_owned());
-    };
-    let Some(archive) = archive else { return Ok(format!("held, {}", name_of(parcel))) };
-    match archive.find(parcel.parcel.sop_instance_uid.as_str())? {
-        Some(id) => Ok(format!("archive {id}")),
-        None => Ok("not in the archive".to_owned()),
+fn place(detail: &Detail, what: What, archive: Option<&Archive>) -> &'static str {
+    match (parcel_of(detail, what), archive) {
+        (Some(parcel), _) if !parcel.set_aside.is_empty() => "refused",
+        (Some(parcel), Some(_)) if !parcel.delivered.is_empty() => "in the archive",
+        (Some(_), _) => "held in outbox",
+        (None, _) if detail.quarantined.iter().any(|held| held.what == what) => "quarantined",
+        (None, _) => "-",
     }
 }
 
-fn name_of(parcel: &ParcelState) -> String {
-    parcel.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-fn outbox_of(rows: &[Row]) -> Option<PathBuf> {
-    rows.iter().flat_map(|row| &row.detail.sent).find_map(|parcel| parcel.path.parent()).map(Path::to_owned)
+/// The archive's own id of a parcel, or its file in the outbox.
+fn name_of(parcel: &ParcelState, archive: Option<&Archive>) -> anyhow::Result<String> {
+    match archive {
+        Some(archive) => {
+            Ok(archive.find(parcel.parcel.sop_instance_uid.as_str())?.unwrap_or_else(|| "missing".to_owned()))
+        }
+        None => Ok(parcel.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())),
+    }
 }
 
 fn quarantine_reasons(rows: &[Row]) -> Vec<String> {
