@@ -1,0 +1,34 @@
+//! Lets the capture folder have pictures decoded in the worker's sandbox: this process parses no untrusted pixel.
+
+use crate::logging::chain;
+use crate::worker_thread::{self, WorkerThread};
+use fovea_receive::{PictureDecoder, PictureError, RawPicture};
+use fovea_worker::WorkerError;
+use std::fs::File;
+
+/// [`PictureDecoder`] over the worker.
+pub struct SandboxedPictures {
+    worker: WorkerThread,
+}
+
+impl SandboxedPictures {
+    pub fn new(worker: WorkerThread) -> Self {
+        Self { worker }
+    }
+}
+
+impl PictureDecoder for SandboxedPictures {
+    fn decode_rgb8(&self, picture: &File) -> Result<RawPicture, PictureError> {
+        use worker_thread::PictureError::{Stopping, Worker};
+        match self.worker.picture_rgb8(picture) {
+            Ok(picture) => {
+                Ok(RawPicture { width_px: picture.width_px, height_px: picture.height_px, rgb: picture.rgb })
+            }
+            // A picture over which the decoder dies would be tried for ever: it is refused, and kept for a person.
+            Err(Worker { source: error @ (WorkerError::NoPicture(_) | WorkerError::Died { .. }) }) => {
+                Err(PictureError::Refused { reason: chain(&error) })
+            }
+            Err(error @ (Worker { .. } | Stopping)) => Err(PictureError::Unavailable { reason: chain(&error) }),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Starts every task, tells systemd, and stops them in order.
+//!
+//! In: a checked config. Out: the running box.
+//! Promise: READY means that objects are accepted and bundles are admitted or refused; a task that ends unasked stops
+//! the daemon with an error (the service manager starts it again); a stop finishes what is in hand, up to a deadline.
+
+use crate::capture::SandboxedPictures;
+use crate::config::Config;
+use crate::copies::Copies;
+use crate::logging::chain;
+use crate::pipeline::{Bells, Heartbeat, Pipeline};
+use crate::status::StatusSource;
+use crate::worker_thread::WorkerThread;
+use anyhow::Context;
+use fovea_core::{Inbox, Ledger, Outbox};
+use fovea_review::Api;
+use fovea_store::Store;
+use sd_notify::NotifyState;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long tasks may take to finish what is in hand; below TimeoutStopSec of the unit.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Threads that wait for the network. Disk and engine calls have threads of their own.
+const ASYNC_WORKERS: usize = 2;
+/// Threads for disk calls: as many objects as are made durable at once; more would only queue at the disk.
+const BLOCKING_THREADS_MAX: usize = 64;
+
+/// Runs the box until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When something cannot be started, or a task ends unasked.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let store = Store::open(&config.store).context("open the state folder")?;
+    let worker = WorkerThread::start(config.worker.clone()).context("start the worker's thread")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(ASYNC_WORKERS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(supervise(config, store, worker));
+    // What is left is a blocking call past the deadline: it must not hold the stop up any longer.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
+
+async fn supervise(config: Config, store: Arc<Store>, worker: WorkerThread) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new();
+    let beat = start(&config, store, worker, &stop, &mut tasks).await?;
+    notify(&[NotifyState::Ready, NotifyState::Status("accepting objects")]);
+    log::info!("ready");
+
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        Some(task) = tasks.join_next() => Err(unasked(task)),
+        never = watchdog(beat, &config) => match never {},
+    };
+    notify(&[NotifyState::Stopping]);
+    log::info!("stopping");
+    stop.cancel();
+    let drained = tokio::time::timeout(DRAIN_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        log::warn!(
+            "some tasks did not finish within {} s; what they had in hand is done again at the next start",
+            DRAIN_MAX.as_secs()
+        );
+    }
+    ended
+}
+
+/// Wires the stages together; returns the heartbeat of the analyse loop.
+async fn start(
+    config: &Config,
+    store: Arc<Store>,
+    worker: WorkerThread,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Heartbeat> {
+    let bells = Bells {
+        accepted: Arc::new(Notify::new()),
+        recorded: Arc::new(Notify::new()),
+        published: watch::Sender::new(0),
+        dispatched: config.destinations.iter().map(|_| Arc::new(Notify::new())).collect(),
+    };
+    let (inbox, ledger, outbox): (Arc<dyn Inbox>, Arc<dyn Ledger>, Arc<dyn Outbox>) =
+        (store.clone(), store.clone(), store.clone());
+    let beat = Heartbeat::default();
+    beat.beat();
+    let receive = Arc::new(config.receive.clone());
+    let receive_counters = Arc::new(fovea_receive::Counters::default());
+
+    let mut sync_counters = Vec::new();
+    for (destination, bell) in config.destinations.iter().zip(bells.dispatched.iter()) {
+        let counters = Arc::new(fovea_sync::Counters::default());
+        sync_counters.push((destination.name.clone(), Arc::clone(&counters)));
+        let sending = fovea_sync::run(destination.clone(), outbox.clone(), bell.clone(), counters, stop.clone());
+        spawn(tasks, "sync", sending);
+    }
+
+    let status = StatusSource::new(config, store.clone(), worker.clone(), receive_counters.clone(), sync_counters);
+    let api = Api {
+        inbox: inbox.clone(),
+        ledger: ledger.clone(),
+        outbox: outbox.clone(),
+        status: Arc::new(move || status.object()),
+        recorded: bells.published.subscribe(),
+    };
+    let socket = config.store.state_dir.join("control.sock");
+    let control_stop = stop.clone();
+    spawn(tasks, "control socket", async move { fovea_review::serve(&socket, api, control_stop).await });
+
+    let copies = Arc::new(Copies::new(config, store.clone())?);
+    let pipeline = Arc::new(Pipeline {
+        inbox: inbox.clone(),
+        ledger,
+        outbox,
+        worker: worker.clone(),
+        copies,
+        bells: bells.clone(),
+        beat: beat.clone(),
+    });
+    let (analysing, dispatching) = (pipeline.clone().analyse(stop.clone()), pipeline.dispatch(stop.clone()));
+    spawn(tasks, "analyse", async move {
+        analysing.await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    spawn(tasks, "dispatch", async move {
+        dispatching.await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+
+    let pictures = Arc::new(SandboxedPictures::new(worker));
+    let capture_dir = config.store.state_dir.join("capture");
+    spawn(
+        tasks,
+        "capture",
+        fovea_receive::watch(capture_dir, inbox.clone(), bells.accepted.clone(), pictures, stop.clone()),
+    );
+
+    let listener = tokio::net::TcpListener::bind(config.receive.listen).await;
+    let listener = listener.with_context(|| format!("listen on {} ([receive] listen)", config.receive.listen))?;
+    log::info!("DICOM: {} on {}", config.receive.ae_title, config.receive.listen);
+    spawn(
+        tasks,
+        "receive",
+        fovea_receive::serve(listener, receive, receive_counters, inbox, bells.accepted, stop.clone()),
+    );
+    Ok(beat)
+}
+
+fn spawn<E: std::error::Error + Send + Sync + 'static>(
+    tasks: &mut Tasks,
+    name: &'static str,
+    task: impl Future<Output = Result<(), E>> + Send + 'static,
+) {
+    tasks.spawn(async move { (name, task.await.map_err(anyhow::Error::new)) });
+}
+
+fn unasked(task: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
+    match task {
+        Ok((name, Ok(()))) => anyhow::anyhow!("the task {name} ended unasked"),
+        Ok((name, Err(error))) => error.context(format!("the task {name} failed")),
+        Err(error) => anyhow::anyhow!("a task panicked: {}", chain(&error)),
+    }
+}
+
+/// Feeds systemd's watchdog while the analyse loop goes round: a box that hangs is restarted.
+async fn watchdog(beat: Heartbeat, config: &Config) -> std::convert::Infallible {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    // One object may take both of its tries to the deadline, and a reload of the worker between them.
+    let round_max = 3 * config.worker.object_deadline + config.worker.load_deadline;
+    loop {
+        tokio::time::sleep(interval / 3).await;
+        if beat.age() < round_max {
+            notify(&[NotifyState::Watchdog]);
+        } else {
+            log::error!("the analyse loop has not gone round for {} s", beat.age().as_secs());
+        }
+    }
+}
+
+fn notify(state: &[NotifyState]) {
+    // Without systemd there is no socket, which is no error.
+    if let Err(error) = sd_notify::notify(state) {
+        log::warn!("cannot tell the service manager: {error}");
+    }
+}
