@@ -1,0 +1,246 @@
+//! One destination's task: takes what goes first, sends it, tells the outbox, and waits when there is nothing to do.
+
+use crate::backoff::{Tries, pause};
+use crate::config::Destination;
+use crate::counters::Counters;
+use crate::deliver::{Sent, Session, chain, to_data_set};
+use fovea_core::{Outbox, Parcel, PortError, UnixMicros};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// Parcels looked at to choose the next and to know which classes to propose.
+const WINDOW: usize = 16;
+/// Without a ring the outbox is asked so often: a lost ring costs seconds, not a parcel.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// Why the task ended before it was stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// A call to the outbox panicked or the runtime went away.
+    #[error("a call to the outbox did not come back")]
+    Outbox {
+        /// Why.
+        #[from]
+        source: JoinError,
+    },
+}
+
+/// What to do after a step.
+enum Step {
+    /// Go on at once.
+    On,
+    /// Nothing to send now: until a ring, or so long.
+    Idle(Duration),
+    /// The destination is not to be disturbed for so long.
+    Pause(Duration),
+}
+
+struct Task {
+    destination: Destination,
+    outbox: Arc<dyn Outbox>,
+    counters: Arc<Counters>,
+    session: Option<Session>,
+    tries: Tries,
+    /// Failures of the destination in a row.
+    failures: u32,
+    /// Taken by the archive, but the outbox could not note it: before anything else is sent.
+    unrecorded: Option<(u64, UnixMicros)>,
+}
+
+/// Sends what waits for `destination` until `stop`; the object in hand is finished and the association released.
+///
+/// `doorbell`: rung with `notify_one` when something was dispatched; one for each destination, for a ring wakes one.
+/// Blocking calls of the outbox run off the async workers.
+///
+/// # Errors
+/// [`SyncError`] only when a call to the outbox panics; trouble with the archive is waited out.
+pub async fn run(
+    destination: Destination,
+    outbox: Arc<dyn Outbox>,
+    doorbell: Arc<Notify>,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+) -> Result<(), SyncError> {
+    let mut task =
+        Task { destination, outbox, counters, session: None, tries: Tries::default(), failures: 0, unrecorded: None };
+    let result = loop {
+        if stop.is_cancelled() {
+            break Ok(());
+        }
+        match task.step().await {
+            Ok(Step::On) => (),
+            Ok(Step::Idle(longest)) => {
+                task.close().await;
+                tokio::select! { // cancel-safe: a ring that comes in between is kept by the Notify
+                    () = stop.cancelled() => (),
+                    () = doorbell.notified() => (),
+                    () = sleep(longest) => (),
+                }
+            }
+            Ok(Step::Pause(pause)) => {
+                task.close().await;
+                task.tell_next_try(Some(pause));
+                tokio::select! { // cancel-safe: both only wait
+                    () = stop.cancelled() => (),
+                    () = sleep(pause) => (),
+                }
+                task.tell_next_try(None);
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    // Last chance for a success that was not noted: else the archive gets a duplicate, which it must bear.
+    let noted = task.record_delivery().await;
+    task.close().await;
+    result.and(noted.map(drop))
+}
+
+impl Task {
+    /// Sends one parcel, if there is one to send.
+    async fn step(&mut self) -> Result<Step, SyncError> {
+        if !self.record_delivery().await? {
+            return Ok(self.unavailable("the outbox cannot note a delivery"));
+        }
+        let window = match self.waiting().await? {
+            Ok(window) => window,
+            Err(error) => return Ok(self.unavailable(&format!("the outbox cannot be read: {}", chain(&error)))),
+        };
+        let now = Instant::now();
+        let Some(first) = window.iter().position(|parcel| self.tries.ready(parcel.seq, now)) else {
+            let soonest = self.tries.next().filter(|_| !window.is_empty());
+            let wait = soonest.map_or(LOOK_AGAIN, |at| at.saturating_duration_since(now));
+            return Ok(Step::Idle(wait.clamp(Duration::from_millis(1), LOOK_AGAIN)));
+        };
+        let parcel = &window[first];
+        let data_set = match self.open(parcel.seq).await? {
+            Ok(file) => file,
+            Err(why) => return self.refused(parcel, &why).await,
+        };
+        let stale = |session: &Session| {
+            // A refusal of the class is asked again with a new association only.
+            !session.has_asked(parcel) || (self.tries.tried(parcel.seq) && !session.accepts(parcel))
+        };
+        if self.session.as_ref().is_some_and(stale) {
+            self.close().await;
+        }
+        let session = match &mut self.session {
+            Some(session) => session,
+            None => match Session::open(&self.destination, &window[first..]).await {
+                Ok(session) => {
+                    self.counters.note(|now| now.connected = true);
+                    self.session.insert(session)
+                }
+                Err(why) => return Ok(self.unavailable(&why)),
+            },
+        };
+        match session.send(parcel, data_set).await {
+            Sent::Delivered => {
+                self.unrecorded = Some((parcel.seq, SystemTime::now().into()));
+                self.failures = 0;
+                self.counters.note(|now| {
+                    now.sent += 1;
+                    now.last_error = None;
+                });
+                Ok(Step::On)
+            }
+            Sent::Refused(why) => self.refused(parcel, &why).await,
+            Sent::Unavailable(why) => {
+                // Perhaps it is this object that breaks the archive: it waits longer each time, so others go first.
+                let Destination { retry_min, retry_max, .. } = self.destination;
+                self.tries.failed(parcel.seq, false, retry_min, retry_max);
+                self.session = None;
+                self.counters.note(|now| now.connected = false);
+                Ok(self.unavailable(&why))
+            }
+        }
+    }
+
+    /// The destination cannot be used now.
+    fn unavailable(&mut self, why: &str) -> Step {
+        let Destination { name, retry_min, retry_max, .. } = &self.destination;
+        let pause = pause(*retry_min, *retry_max, self.failures);
+        // Each further failure of the same kind is in the counters; the log gets the first and then ever fewer.
+        if self.failures.is_power_of_two() || self.failures == 0 {
+            log::warn!("destination {name}: {why}; next try in {pause:.1?}");
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.counters.failure(why);
+        Step::Pause(pause)
+    }
+
+    /// The archive does not want this object: again later, and in the end set aside.
+    async fn refused(&mut self, parcel: &Parcel, why: &str) -> Result<Step, SyncError> {
+        let Destination { name, retry_min, retry_max, refusals_max, .. } = &self.destination;
+        self.counters.failure(why);
+        let refusals = self.tries.failed(parcel.seq, true, *retry_min, *retry_max);
+        if refusals < refusals_max.get() {
+            return Ok(Step::On);
+        }
+        log::warn!("destination {name}: parcel {} set aside after {refusals} refusals: {why}", parcel.seq);
+        let (seq, name, why) = (parcel.seq, name.clone(), why.to_owned());
+        match self.blocking(move |outbox| outbox.set_aside(seq, &name, &why)).await? {
+            Ok(()) => {
+                self.tries.settled(seq);
+                self.counters.note(|now| now.set_aside += 1);
+                Ok(Step::On)
+            }
+            Err(error) => Ok(self.unavailable(&format!("the outbox cannot note a refusal: {}", chain(&error)))),
+        }
+    }
+
+    /// Notes the last delivery in the outbox; false when it could not.
+    async fn record_delivery(&mut self) -> Result<bool, SyncError> {
+        let Some((seq, at)) = self.unrecorded else { return Ok(true) };
+        let name = self.destination.name.clone();
+        match self.blocking(move |outbox| outbox.delivered(seq, &name, at)).await? {
+            Ok(()) => {
+                self.unrecorded = None;
+                self.tries.settled(seq);
+                Ok(true)
+            }
+            Err(error) => {
+                log::error!("parcel {seq} was delivered, which cannot be recorded: {}", chain(&error));
+                Ok(false)
+            }
+        }
+    }
+
+    async fn waiting(&self) -> Result<Result<Vec<Parcel>, PortError>, SyncError> {
+        let (name, what) = (self.destination.name.clone(), self.destination.what.clone());
+        let limit = WINDOW + self.tries.len();
+        self.blocking(move |outbox| outbox.waiting(&name, &what, limit)).await
+    }
+
+    /// The parcel's file, at its data set; the inner error is for good.
+    async fn open(&self, seq: u64) -> Result<Result<std::fs::File, String>, SyncError> {
+        self.blocking(move |outbox| {
+            let file = outbox.open_parcel(seq).map_err(|error| chain(&error))?;
+            to_data_set(file)
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Outbox) -> T + Send + 'static,
+    ) -> Result<T, SyncError> {
+        let outbox = self.outbox.clone();
+        Ok(spawn_blocking(move || call(&*outbox)).await?)
+    }
+
+    async fn close(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.release().await;
+            self.counters.note(|now| now.connected = false);
+        }
+    }
+
+    fn tell_next_try(&self, pause: Option<Duration>) {
+        let at = pause.map(|pause| UnixMicros::from(SystemTime::now() + pause));
+        self.counters.note(|now| now.next_try = at);
+    }
+}

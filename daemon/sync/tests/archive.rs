@@ -1,0 +1,442 @@
+//! The task against an archive that refuses, aborts, is full, is silent, and is away.
+
+#![allow(clippy::unwrap_used)] // a helper that panics fails its test, as it should
+
+use fovea_core::*;
+use fovea_dimse::{AcceptError, CommandField, ContextAnswer, Element, Limits, Requested, Status, part10_prefix};
+use fovea_store::MemoryStore;
+use fovea_sync::{Config, Counters, Destination, RawConfig, Snapshot, run};
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+const SR: &str = sop_class::COMPREHENSIVE_SR;
+const PHOTO: &str = sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT;
+const EXPLICIT: &str = "1.2.840.10008.1.2.1";
+
+fn uid(text: &str) -> Uid {
+    Uid::new(text).unwrap()
+}
+
+/// What the archive does with the nth copy (from 0) of an object.
+#[derive(Clone, Copy, PartialEq)]
+enum Answer {
+    Say(u16),
+    Abort,
+    Silence,
+}
+
+type Behaviour = Arc<dyn Fn(&str, usize) -> Answer + Send + Sync>;
+
+#[derive(Default)]
+struct Seen {
+    /// Objects that were answered with success, in order, with their bytes.
+    stored: Vec<(String, Vec<u8>)>,
+    /// All objects, with those that were refused or broken off.
+    offered: Vec<String>,
+    associations: usize,
+}
+
+struct Archive {
+    address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+impl Archive {
+    async fn start(behaviour: Behaviour) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), vec![SR, PHOTO], behaviour).await
+    }
+
+    async fn start_at(address: SocketAddr, classes: Vec<&'static str>, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (shared, classes) = (seen.clone(), Arc::new(classes));
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (seen, behaviour, classes) = (shared.clone(), behaviour.clone(), classes.clone());
+                tokio::spawn(async move {
+                    // A task that goes away in the middle is part of the game.
+                    let _ended = serve(stream, &classes, &seen, &behaviour).await;
+                });
+            }
+        });
+        Self { address, seen, task }
+    }
+
+    fn stored(&self) -> Vec<String> {
+        self.seen.lock().unwrap().stored.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn offered(&self) -> Vec<String> {
+        self.seen.lock().unwrap().offered.clone()
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(
+    stream: tokio::net::TcpStream,
+    classes: &[&str],
+    seen: &Mutex<Seen>,
+    behaviour: &Behaviour,
+) -> Result<(), AcceptError> {
+    stream.set_nodelay(true).unwrap();
+    let second = Duration::from_secs(5);
+    let limits = Limits { pdu_bytes_max: 16 * 1024, associate: second, idle: second, message: second };
+    let requested = Requested::read(stream, limits).await?;
+    let mut association = requested
+        .accept(|class, syntaxes| match classes.contains(&class.as_str()) {
+            true => ContextAnswer::Accept(syntaxes[0].clone()),
+            false => ContextAnswer::AbstractSyntaxNotSupported,
+        })
+        .await?;
+    seen.lock().unwrap().associations += 1;
+    while let Some(message) = association.next_command().await? {
+        assert_eq!(message.command.field().unwrap(), CommandField::C_STORE_RQ);
+        let name = message.command.uid(Element::AffectedSopInstance).unwrap().to_string();
+        let answer = {
+            let mut seen = seen.lock().unwrap();
+            let before = seen.offered.iter().filter(|offered| **offered == name).count();
+            seen.offered.push(name.clone());
+            behaviour(&name, before)
+        };
+        let mut bytes = Vec::new();
+        while let Some(piece) = association.next_data().await? {
+            bytes.extend_from_slice(piece);
+            if answer == Answer::Abort {
+                association.abort().await;
+                return Ok(());
+            }
+        }
+        match answer {
+            Answer::Say(code) => {
+                if Status(code).is_success() || Status(code).is_warning() {
+                    seen.lock().unwrap().stored.push((name, bytes));
+                }
+                association.respond(&message, Status(code)).await?;
+            }
+            _ => sleep(Duration::from_secs(60)).await,
+        }
+    }
+    Ok(())
+}
+
+fn destination(address: SocketAddr) -> Destination {
+    let text = format!(
+        "[[destination]]\nname = 'vna'\nkind = 'dimse'\naddress = '{address}'\nae_title = 'ARCHIVE'\n\
+         what = ['findings', 'deidentified']\nretry_min_ms = 20\nretry_max_ms = 200\nrefusals_max = 3\n\
+         response_timeout_ms = 500\n"
+    );
+    let raw: RawConfig = toml::from_str(&text).unwrap();
+    Config::new(raw, &AeTitle::new("FOVEA").unwrap()).unwrap().destinations.remove(0)
+}
+
+fn data_set(name: &str, length: usize) -> Vec<u8> {
+    name.bytes().cycle().take(length).collect()
+}
+
+/// Puts one object's parcels into the outbox: name, lane, length of the data set.
+fn dispatch(outbox: &MemoryStore, source: &str, parcels: &[(&str, Lane, usize)]) {
+    let source = uid(source);
+    let header = ObjectHeader {
+        sop_class_uid: uid(PHOTO),
+        sop_instance_uid: source.clone(),
+        study_uid: uid("1.2"),
+        series_uid: uid("1.2.3"),
+        transfer_syntax_uid: uid(EXPLICIT),
+        modality: None,
+        body_part: None,
+        laterality: None,
+        rows_px: None,
+        columns_px: None,
+        frames: 1,
+        photometric: None,
+        burned_in_annotation: None,
+        pixel_data_offset: None,
+    };
+    let new = NewObject {
+        header,
+        sender: Sender::Capture,
+        last_byte_at: UnixMicros(0),
+        data_set_sha256: Sha256::of(b""),
+        file_bytes: 0,
+    };
+    outbox.accept(outbox.open_temp().unwrap(), new).unwrap();
+    let parcels = parcels.iter().map(|(name, lane, length)| {
+        let pixels = *lane == Lane::Pixels;
+        let class = uid(if pixels { PHOTO } else { SR });
+        let mut content = outbox.open_temp().unwrap();
+        content.file.write_all(&part10_prefix(&class, &uid(name), &uid(EXPLICIT), None)).unwrap();
+        content.file.write_all(&data_set(name, *length)).unwrap();
+        NewParcel {
+            what: if pixels { What::Deidentified } else { What::Findings },
+            lane: *lane,
+            sop_class_uid: class,
+            sop_instance_uid: uid(name),
+            transfer_syntax_uid: uid(EXPLICIT),
+            content,
+        }
+    });
+    outbox.dispatch(&source, parcels.collect(), vec![], UnixMicros(0)).unwrap();
+}
+
+struct Running {
+    outbox: Arc<MemoryStore>,
+    doorbell: Arc<Notify>,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), fovea_sync::SyncError>>,
+}
+
+impl Running {
+    fn start(outbox: &Arc<MemoryStore>, address: SocketAddr) -> Self {
+        let (doorbell, counters) = (Arc::new(Notify::new()), Arc::new(Counters::default()));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(
+            destination(address),
+            outbox.clone() as Arc<dyn Outbox>,
+            doorbell.clone(),
+            counters.clone(),
+            stop.clone(),
+        ));
+        Self { outbox: outbox.clone(), doorbell, counters, stop, task }
+    }
+
+    fn waiting(&self) -> Vec<Parcel> {
+        self.outbox.waiting("vna", &[What::Findings, What::Deidentified], 1000).unwrap()
+    }
+
+    async fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let polled = async {
+            while !done(self) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let ended = timeout(Duration::from_secs(20), polled).await;
+        assert!(ended.is_ok(), "waited too long for: {what}; {:?}", self.counters.snapshot());
+    }
+
+    async fn until_empty(&self) {
+        self.until("an empty outbox", |running| running.waiting().is_empty()).await;
+    }
+
+    async fn stop(self) -> Snapshot {
+        self.stop.cancel();
+        timeout(Duration::from_secs(5), self.task).await.expect("stops in time").unwrap().unwrap();
+        self.counters.snapshot()
+    }
+}
+
+fn always(code: u16) -> Behaviour {
+    Arc::new(move |_, _| Answer::Say(code))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn findings_go_before_pixels_and_every_byte_arrives_once() {
+    let outbox = Arc::new(MemoryStore::new());
+    dispatch(&outbox, "1.1", &[("3.1", Lane::Pixels, 300_000), ("2.1", Lane::Findings, 5_001)]);
+    dispatch(&outbox, "1.2", &[("3.2", Lane::Pixels, 1), ("2.2", Lane::UrgentFindings, 0)]);
+    // Warnings are successes, too.
+    let archive = Archive::start(always(0xB000)).await;
+    let running = Running::start(&outbox, archive.address);
+    running.until_empty().await;
+    assert_eq!(archive.stored(), ["2.2", "2.1", "3.1", "3.2"]);
+    for (name, bytes) in &archive.seen.lock().unwrap().stored {
+        let length = HashMap::from([("2.2", 0), ("2.1", 5_001), ("3.1", 300_000), ("3.2", 1)])[name.as_str()];
+        assert_eq!(*bytes, data_set(name, length), "{name}");
+    }
+    dispatch(&outbox, "1.3", &[("2.3", Lane::Findings, 10)]);
+    running.doorbell.notify_one();
+    running.until_empty().await;
+    let counters = running.stop().await;
+    assert_eq!((counters.sent, counters.failed, counters.last_error, counters.connected), (5, 0, None, false));
+    assert_eq!(archive.stored().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_urgent_finding_waits_for_one_image_at_most() {
+    let outbox = Arc::new(MemoryStore::new());
+    for number in 0..40 {
+        dispatch(&outbox, &format!("1.{number}"), &[(&format!("3.{number}"), Lane::Pixels, 50_000)]);
+    }
+    let late = outbox.clone();
+    let archive = Archive::start(Arc::new(move |name, _| {
+        if name == "3.4" {
+            dispatch(&late, "1.99", &[("2.99", Lane::UrgentFindings, 100)]);
+        }
+        Answer::Say(0)
+    }))
+    .await;
+    let running = Running::start(&outbox, archive.address);
+    running.until_empty().await;
+    let stored = archive.stored();
+    assert_eq!(stored[4..7], ["3.4", "2.99", "3.5"], "{stored:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_again_and_again_is_set_aside_with_the_reason_and_the_others_go_on() {
+    let outbox = Arc::new(MemoryStore::new());
+    dispatch(&outbox, "1.1", &[("2.1", Lane::Findings, 100), ("2.2", Lane::Findings, 100)]);
+    dispatch(&outbox, "1.2", &[("2.3", Lane::Findings, 100), ("2.4", Lane::Findings, 100)]);
+    let archive = Archive::start(Arc::new(|name, tries| match (name, tries) {
+        ("2.1", _) => Answer::Say(0xC000),
+        ("2.3", 0..=1) => Answer::Say(0xA900),
+        _ => Answer::Say(0),
+    }))
+    .await;
+    let running = Running::start(&outbox, archive.address);
+    running.until_empty().await;
+    assert_eq!(archive.stored(), ["2.2", "2.4", "2.3"]);
+    assert_eq!(archive.offered().iter().filter(|name| *name == "2.1").count(), 3);
+    let (ways, _) = outbox.sent_for(&uid("1.1")).unwrap();
+    assert!(ways[0].set_aside[0].1.contains("C000"), "{:?}", ways[0]);
+    let counters = running.stop().await;
+    assert_eq!((counters.sent, counters.set_aside, counters.failed), (3, 1, 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_class_that_the_archive_does_not_take_is_set_aside_and_the_rest_arrives() {
+    let outbox = Arc::new(MemoryStore::new());
+    dispatch(&outbox, "1.1", &[("2.1", Lane::Findings, 100), ("3.1", Lane::Pixels, 100)]);
+    let archive = Archive::start_at("127.0.0.1:0".parse().unwrap(), vec![PHOTO], always(0)).await;
+    let running = Running::start(&outbox, archive.address);
+    running.until_empty().await;
+    assert_eq!(archive.stored(), ["3.1"]);
+    let (ways, _) = outbox.sent_for(&uid("1.1")).unwrap();
+    assert!(ways[0].set_aside[0].1.contains("does not accept"), "{:?}", ways[0]);
+    assert!(archive.seen.lock().unwrap().associations >= 3, "each try asks anew");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_archive_and_one_that_aborts_or_falls_silent_get_the_object_later() {
+    let outbox = Arc::new(MemoryStore::new());
+    for number in 1..=4 {
+        dispatch(&outbox, &format!("1.{number}"), &[(&format!("3.{number}"), Lane::Pixels, 100_000)]);
+    }
+    let archive = Archive::start(Arc::new(|name, tries| match (name, tries) {
+        // More often than an object may be refused: this is about the archive, nothing may be set aside.
+        ("3.1", 0..=4) => Answer::Say(0xA700),
+        ("3.2", 0..=4) => Answer::Abort,
+        ("3.3", 0) => Answer::Silence,
+        _ => Answer::Say(0),
+    }))
+    .await;
+    let running = Running::start(&outbox, archive.address);
+    running.until("an error to show", |running| running.counters.snapshot().last_error.is_some()).await;
+    running.until_empty().await;
+    let mut stored = archive.stored();
+    stored.sort();
+    assert_eq!(stored, ["3.1", "3.2", "3.3", "3.4"]);
+    let counters = running.stop().await;
+    assert_eq!((counters.sent, counters.set_aside, counters.failed), (4, 0, 11));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_object_that_breaks_the_archive_every_time_does_not_hold_up_the_others() {
+    let outbox = Arc::new(MemoryStore::new());
+    for number in 1..=10 {
+        dispatch(&outbox, &format!("1.{number}"), &[(&format!("3.{number}"), Lane::Pixels, 1000)]);
+    }
+    let archive = Archive::start(Arc::new(|name, _| match name {
+        "3.1" => Answer::Abort,
+        _ => Answer::Say(0),
+    }))
+    .await;
+    let running = Running::start(&outbox, archive.address);
+    running.until("nine objects", |_| archive.stored().len() == 9).await;
+    running.until("the tenth alone", |running| running.waiting().len() == 1).await;
+    let left: Vec<String> = running.waiting().iter().map(|parcel| parcel.sop_instance_uid.to_string()).collect();
+    assert_eq!(left, ["3.1"], "it stays, for nobody refused it");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_is_away_is_waited_for_and_the_wait_shows() {
+    let outbox = Arc::new(MemoryStore::new());
+    dispatch(&outbox, "1.1", &[("2.1", Lane::Findings, 100)]);
+    // A port that was free a moment ago, with nobody behind it.
+    let address = Archive::start(always(0)).await.address;
+    sleep(Duration::from_millis(50)).await;
+    let running = Running::start(&outbox, address);
+    running.until("a few failures", |running| running.counters.snapshot().failed >= 3).await;
+    running.until("the next try to show", |running| running.counters.snapshot().next_try.is_some()).await;
+    let shown = running.counters.snapshot();
+    assert!(shown.last_error.unwrap().contains("could not reach") && !shown.connected);
+    let archive = Archive::start_at(address, vec![SR], always(0)).await;
+    running.until_empty().await;
+    assert_eq!(archive.stored(), ["2.1"]);
+    let counters = running.stop().await;
+    assert_eq!((counters.sent, counters.last_error, counters.next_try), (1, None, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_in_the_middle_sends_the_rest_and_nothing_twice() {
+    let outbox = Arc::new(MemoryStore::new());
+    for number in 0..60 {
+        dispatch(&outbox, &format!("1.{number}"), &[(&format!("3.{number}"), Lane::Pixels, 20_000)]);
+    }
+    let archive = Archive::start(always(0)).await;
+    let running = Running::start(&outbox, archive.address);
+    running.until("some objects", |_| archive.stored().len() >= 20).await;
+    let counters = running.stop().await;
+    let (first, waiting) = (archive.stored().len(), outbox.waiting("vna", &[What::Deidentified], 100).unwrap().len());
+    assert_eq!(counters.sent as usize, first, "the object in hand was finished and counted");
+    assert_eq!(first + waiting, 60, "what was sent is recorded");
+    assert!(waiting > 0, "it was stopped in the middle");
+    let running = Running::start(&outbox, archive.address);
+    running.until_empty().await;
+    running.stop().await;
+    let mut stored = archive.stored();
+    assert_eq!(stored.len(), 60);
+    stored.sort();
+    stored.dedup();
+    assert_eq!(stored.len(), 60, "nothing twice");
+    assert_eq!(archive.seen.lock().unwrap().associations, 2, "one association for each life");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parcel_whose_file_is_not_dicom_is_set_aside_and_the_others_go_on() {
+    let outbox = Arc::new(MemoryStore::new());
+    dispatch(&outbox, "1.1", &[("2.1", Lane::Findings, 100)]);
+    let mut content = outbox.open_temp().unwrap();
+    content.file.write_all(b"no DICOM").unwrap();
+    let bad = NewParcel {
+        what: What::Findings,
+        lane: Lane::UrgentFindings,
+        sop_class_uid: uid(SR),
+        sop_instance_uid: uid("2.2"),
+        transfer_syntax_uid: uid(EXPLICIT),
+        content,
+    };
+    let accepted = outbox.accepted(&uid("1.1")).unwrap().unwrap();
+    let header = ObjectHeader { sop_instance_uid: uid("1.2"), ..accepted.header };
+    let new = NewObject {
+        header,
+        sender: Sender::Capture,
+        last_byte_at: UnixMicros(0),
+        data_set_sha256: Sha256::of(b""),
+        file_bytes: 0,
+    };
+    outbox.accept(outbox.open_temp().unwrap(), new).unwrap();
+    outbox.dispatch(&uid("1.2"), vec![bad], vec![], UnixMicros(0)).unwrap();
+    let archive = Archive::start(always(0)).await;
+    let running = Running::start(&outbox, archive.address);
+    running.until_empty().await;
+    assert_eq!((archive.stored(), running.stop().await.set_aside), (vec!["2.1".to_owned()], 1));
+}
