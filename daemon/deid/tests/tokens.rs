@@ -22,10 +22,13 @@ fn profile_rows() -> Vec<El> {
             continue;
         }
         let word = format!("TOK{n:05}");
-        let vr = TEXT_VRS.into_iter().chain(["UI", "OB", "OW", "UN"]).find(|known| *known == vr);
         rows.push(match vr {
-            Some(vr) => el(tag, vr, &word),
-            None => El::Seq(tag, vec![vec![el(0x0010_0010, "PN", &word), el(0x0008_0070, "LO", "TOKX")]]),
+            "SQ" => El::Seq(tag, vec![vec![el(0x0010_0010, "PN", &word), el(0x0008_0070, "LO", "TOKX")]]),
+            _ => {
+                let known =
+                    TEXT_VRS.into_iter().chain(["UI", "OB", "OW", "UN", "FD", "FL", "UL", "US", "SS", "SL", "OV"]);
+                el(tag, known.into_iter().find(|known| *known == vr).expect("a representation of the table"), &word)
+            }
         });
     }
     rows
@@ -95,7 +98,10 @@ fn inv_05_no_planted_word_is_left_in_any_syntax() {
         for undefined in [false, true] {
             let pixels =
                 if syntax == JPEG { jpeg_pixels("TOKCOM", "Exif\0\0TOKEXIF") } else { native_pixels(explicit) };
-            let object = object(&everything(), syntax, "II*\0TOKPREAMBLE", undefined, &pixels, &behind);
+            let mut elements = everything();
+            // In implicit syntax a tag is what the dictionary says: text under a sequence's tag is then no data set at all.
+            elements.retain(|e| explicit || e.tag() != 0x0022_1007);
+            let object = object(&elements, syntax, "II*\0TOKPREAMBLE", undefined, &pixels, &behind);
             if syntax != DEFLATED {
                 assert!(tokens_in(&object.bytes).len() > 500, "words were planted");
             }

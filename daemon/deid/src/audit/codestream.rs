@@ -14,6 +14,10 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 type Report<'a> = &'a mut dyn FnMut(&'static str);
 
 fn io_error(source: io::Error) -> AuditError {
+    // An end inside the element is the copy's fault; trying again would not help.
+    if source.kind() == io::ErrorKind::UnexpectedEof {
+        return AuditError::Malformed { which: "copy", detail: "pixel data ends early" };
+    }
     AuditError::Io { doing: "read the copy's pixel data", source }
 }
 

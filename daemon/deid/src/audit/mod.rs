@@ -99,22 +99,31 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(mut file: &File, which: &'static str) -> Result<Self, AuditError> {
+    /// Reads as much as it takes to reach Pixel Data: a usual header is far below the first step.
+    fn read(file: &File, which: &'static str) -> Result<Self, AuditError> {
+        for limit in [256 << 10, 4 << 20] {
+            let opened = Self::read_at_most(file, which, limit);
+            if opened.as_ref().is_ok_and(|opened| opened.walked.pixels_at < opened.bytes.len()) {
+                return opened;
+            }
+        }
+        Self::read_at_most(file, which, HEADER_BYTES_MAX)
+    }
+
+    fn read_at_most(mut file: &File, which: &'static str, limit: u64) -> Result<Self, AuditError> {
         let io = |doing| move |source| AuditError::Io { doing, source };
         let malformed = |detail| AuditError::Malformed { which, detail };
         let file_bytes = file.seek(SeekFrom::End(0)).map_err(io("measure a file"))?;
         file.seek(SeekFrom::Start(0)).map_err(io("seek in a file"))?;
         let mut bytes = Vec::new();
-        file.take(HEADER_BYTES_MAX).read_to_end(&mut bytes).map_err(io("read a file"))?;
+        file.take(limit).read_to_end(&mut bytes).map_err(io("read a file"))?;
         let (meta, syntax, end) = walk::meta(&bytes).map_err(malformed)?;
         if syntax == "1.2.840.10008.1.2.1.99" {
-            let packed = bytes.split_off(end);
-            let rest = &mut file;
-            // The deflated stream may be longer than what was read; inflate from the file itself.
-            rest.seek(SeekFrom::Start(end as u64)).map_err(io("seek in a file"))?;
-            drop(packed);
-            let inflate = flate2::bufread::DeflateDecoder::new(BufReader::new(*rest));
-            inflate.take(HEADER_BYTES_MAX).read_to_end(&mut bytes).map_err(|_| malformed("deflated data"))?;
+            // Inflated from the file itself: the deflated stream may be longer than what was read.
+            bytes.truncate(end);
+            file.seek(SeekFrom::Start(end as u64)).map_err(io("seek in a file"))?;
+            let inflate = flate2::bufread::DeflateDecoder::new(BufReader::new(file));
+            inflate.take(limit).read_to_end(&mut bytes).map_err(|_| malformed("deflated data"))?;
         }
         let explicit = syntax != "1.2.840.10008.1.2";
         let mut walked = walk::data_set(&bytes, end, explicit).map_err(malformed)?;
