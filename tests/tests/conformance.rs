@@ -215,3 +215,17 @@ fn a_sender_that_calls_another_title_is_rejected() {
         peer::run("scu.py", &[json!({ "port": node.port(), "called": "SOMEONE", "echo": true }).to_string()]).unwrap();
     assert_eq!((&answer["established"], &answer["rejected"]), (&json!(false), &json!(true)), "{answer}");
 }
+
+#[test]
+fn foveactl_sends_to_other_nodes_too_with_small_pdus_and_over_several_associations() {
+    let folder = tempfile::tempdir().unwrap();
+    let files: Vec<PathBuf> =
+        (60..72).map(|seed| Sample::secondary_capture(seed).write(folder.path()).unwrap()).collect();
+    let received = folder.path().join("received");
+    let (_receiver, port) = dcmtk::storescp(&received, &["--fork", "-pdu", "4096", "+B"]).unwrap();
+    for associations in [1, 4] {
+        let rows = ctl::send_all(&files, &format!("STORESCP@127.0.0.1:{port}"), associations).unwrap();
+        assert_eq!(rows.len(), files.len());
+    }
+    assert_eq!(std::fs::read_dir(&received).unwrap().count(), files.len());
+}
