@@ -29,6 +29,7 @@ impl Hooks for Faults {
             ("106", AnalysisStep::Preprocess) => panic!("a parser's bug"),
             ("107", AnalysisStep::Decode) => std::process::exit(0),
             ("108", AnalysisStep::Decode) => overflow(0),
+            ("109", AnalysisStep::Decode) => abort_later(header),
             _ => {}
         }
     }
@@ -46,6 +47,15 @@ impl Hooks for Faults {
         };
         Some(Analysis::not_analysed(Reason::new("tried", text, "")))
     }
+}
+
+/// At any instruction: after as many microseconds as the last part of the series UID says.
+fn abort_later(header: &ObjectHeader) {
+    let after_us = header.series_uid.as_str().rsplit('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_micros(after_us));
+        std::process::abort();
+    });
 }
 
 fn eat_memory() {
@@ -89,6 +99,7 @@ fn refused(error: std::io::Error) -> bool {
 }
 
 fn main() {
+    std::panic::set_hook(Box::new(|_| ()));
     let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
     if let Err(error) = run(socket, &Faults) {
         eprintln!("{error}");

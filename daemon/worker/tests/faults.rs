@@ -88,6 +88,54 @@ fn inv_07_a_worker_killed_from_outside_is_replaced_without_loss() {
 }
 
 #[test]
+fn inv_07_death_at_any_moment_leaves_one_outcome_for_every_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut died, mut scored) = (0, 0);
+    let mut worker = worker(folder.path());
+    // From before the first byte is read to after the answer is sent; an analysis takes about a millisecond.
+    for after_us in (0..3000).step_by(100) {
+        let mut doomed = header(109);
+        doomed.series_uid = fovea_core::Uid::new(&format!("1.2.{after_us}")).unwrap();
+        match worker.analyse(&object(90), &doomed).verdict {
+            Verdict::Scored(scores) => {
+                assert_eq!(scores.probability, 0.5);
+                scored += 1;
+            }
+            Verdict::NotAnalysed(reason) => {
+                assert_eq!(reason.code, "worker_died", "after {after_us} us");
+                died += 1;
+            }
+            other => panic!("after {after_us} us: {other:?}"),
+        }
+        // Where the timer outlived the analysis it hits this one: the second try must do.
+        assert_eq!(probability(&worker.analyse(&object(90), &header(1))), 0.5, "after {after_us} us");
+    }
+    println!("{died} died, {scored} scored, {} restarts", worker.status().restarts);
+    assert!(died > 0 && worker.status().restarts >= 30);
+}
+
+#[test]
+fn inv_08_a_thousand_objects_leave_nothing_open_and_no_memory_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = worker(folder.path());
+    let (whole, cut) = (object(90), support::bytes(&[0x44; 700]));
+    let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut look = |times: usize| {
+        for index in 0..times {
+            worker.analyse(if index % 3 == 0 { &cut } else { &whole }, &header(1));
+        }
+        (open_files(), worker.status())
+    };
+    let (files, before) = look(100);
+    let (files_after, after) = look(1000);
+    assert_eq!((before.pid, after.restarts), (after.pid, 0), "its own limit is 64 open files");
+    // Other tests of the same process may open some.
+    assert!(files_after < files + 100, "{files} open files before, {files_after} after");
+    let grown = after.resident_bytes.saturating_sub(before.resident_bytes);
+    assert!(grown < 2 << 20, "{grown} B in 1000 objects");
+}
+
+#[test]
 fn nothing_outside_is_in_reach_of_a_worker_that_was_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let mut worker = worker(folder.path());

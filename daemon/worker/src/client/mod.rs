@@ -195,7 +195,8 @@ impl Worker {
 
     /// Analyses one object. `object` is a whole Part 10 file; the worker gets it read-only.
     ///
-    /// Always answers, at the latest after two deadlines, the pauses between restarts and the loads.
+    /// Always answers, at the latest after two deadlines, the pauses between restarts and the loads. The reason
+    /// `worker_unavailable` says that no worker comes up at all: it is no fault of the object, which may be tried later.
     pub fn analyse(&mut self, object: &File, header: &ObjectHeader) -> Analysis {
         let object = match read_only(object) {
             Ok(object) => object,
@@ -352,8 +353,26 @@ impl Worker {
                 self.models = self.slots.iter().map(|slot| slot.status.clone()).collect();
                 self.device.clone_from(&process.device);
                 self.sandbox = process.sandbox.clone();
+                self.tell(&process);
                 self.process = Some(process);
                 return Ok(());
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// What an operator should find in the journal of a worker that came up.
+    fn tell(&self, process: &Process) {
+        let serving = |slot: &&Slot| matches!(slot.status.state, ModelState::Serving(_));
+        let count = self.slots.iter().filter(serving).count();
+        log::info!("worker {} serves {count} of {} models on {}", process.pid(), self.slots.len(), self.device);
+        for missing in &self.sandbox.not_applied {
+            log::warn!("worker {}: one wall of the sandbox does not stand, {missing}", process.pid());
+        }
+        for slot in &self.slots {
+            if let ModelState::Refused(reason) = &slot.status.state {
+                log::warn!("model {} is refused: {}", slot.status.path.display(), reason.text);
             }
         }
     }

@@ -67,8 +67,13 @@ pub fn header(last: u32) -> ObjectHeader {
     }
 }
 
-/// A Part 10 file: RGB, `ROWS_PX` x `COLUMNS_PX`, every sample at `level` (PS3.10 section 7.1, PS3.5 section 7.1.2).
+/// A picture of `COLUMNS_PX` x `ROWS_PX`, every sample at `level`.
 pub fn object(level: u8) -> File {
+    object_of(COLUMNS_PX, ROWS_PX, &vec![level; usize::from(ROWS_PX) * usize::from(COLUMNS_PX) * 3])
+}
+
+/// A Part 10 file of RGB samples, uncompressed (PS3.10 section 7.1, PS3.5 section 7.1.2).
+pub fn object_of(columns_px: u16, rows_px: u16, samples: &[u8]) -> File {
     let mut meta = Vec::new();
     element(&mut meta, (2, 1), b"OB", &[0, 1]);
     element(&mut meta, (2, 2), b"UI", &text(sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT));
@@ -85,14 +90,13 @@ pub fn object(level: u8) -> File {
     element(&mut file, (0x28, 2), b"US", &3u16.to_le_bytes());
     element(&mut file, (0x28, 4), b"CS", b"RGB ");
     element(&mut file, (0x28, 6), b"US", &0u16.to_le_bytes());
-    element(&mut file, (0x28, 0x10), b"US", &ROWS_PX.to_le_bytes());
-    element(&mut file, (0x28, 0x11), b"US", &COLUMNS_PX.to_le_bytes());
+    element(&mut file, (0x28, 0x10), b"US", &rows_px.to_le_bytes());
+    element(&mut file, (0x28, 0x11), b"US", &columns_px.to_le_bytes());
     element(&mut file, (0x28, 0x100), b"US", &8u16.to_le_bytes());
     element(&mut file, (0x28, 0x101), b"US", &8u16.to_le_bytes());
     element(&mut file, (0x28, 0x102), b"US", &7u16.to_le_bytes());
     element(&mut file, (0x28, 0x103), b"US", &0u16.to_le_bytes());
-    let samples = usize::from(ROWS_PX) * usize::from(COLUMNS_PX) * 3;
-    element(&mut file, (0x7fe0, 0x10), b"OB", &vec![level; samples]);
+    element(&mut file, (0x7fe0, 0x10), b"OB", samples);
     bytes(&file)
 }
 
