@@ -1,6 +1,6 @@
 //! JPEG with 8 bits and DCT: baseline, extended, progressive. Other processes are told by the frame's own marker.
 
-use super::{Buffer, Samples, check_samples, quarantined};
+use super::{Buffer, Samples, check_samples, jpeg_huffman, quarantined};
 use crate::pixels::{Photometric, PixelFormat};
 use crate::{DecodeError, DecodeLimits};
 use fovea_core::{Frame, Pixels};
@@ -92,7 +92,12 @@ pub(super) fn decode(bytes: &[u8], format: &PixelFormat) -> Result<Samples, Deco
             let is_rgb = head.component_ids.len() == 1 || head.is_rgb(format.photometric);
             let samples = quarantined(CODEC, || zune(bytes, &head, is_rgb))?;
             // Gray streams may hold palette indices; the flag is of no use to them.
-            Ok(Samples { buffer: Buffer::Bytes(samples), bits: 8, shift: 0, is_rgb: true })
+            Ok(Samples { is_rgb: true, ..Samples::coded(Buffer::Bytes(samples), 8, format) })
+        }
+        (0xC1 | 0xC3, bits) => {
+            let words = jpeg_huffman::decode(bytes, format)?;
+            let is_rgb = head.is_rgb(format.photometric);
+            Ok(Samples { is_rgb, ..Samples::coded(Buffer::Words(words), bits, format) })
         }
         _ => Err(DecodeError::UnsupportedPixels { what: "this JPEG process" }),
     }

@@ -5,6 +5,8 @@
 
 mod jpeg2000;
 pub(crate) mod jpeg8;
+mod jpeg_huffman;
+mod jpeg_ls;
 mod native;
 mod rle;
 
@@ -43,13 +45,26 @@ pub(crate) struct Samples {
     pub(crate) is_rgb: bool,
 }
 
+impl Samples {
+    /// Samples of a code with a depth of its own: where it is deeper than what the header calls stored (a code of 16 bits
+    /// for 12 stored), the header says which bits mean something; else all of the code's bits do.
+    fn coded(buffer: Buffer, coded_bits: u8, format: &PixelFormat) -> Self {
+        let (bits, shift) =
+            if coded_bits > format.bits_stored { (format.bits_stored, format.shift) } else { (coded_bits, 0) };
+        Self { buffer, bits, shift, is_rgb: false }
+    }
+}
+
 /// Decodes one frame.
 pub(crate) fn decode(code: Code, bytes: Vec<u8>, format: &PixelFormat) -> Result<Samples, DecodeError> {
     match code {
         Code::Native => native::decode(bytes, format),
         Code::Rle => rle::decode(&bytes, format),
         Code::Jpeg => jpeg8::decode(&bytes, format),
-        Code::JpegLs => Err(DecodeError::UnsupportedPixels { what: "JPEG-LS" }),
+        Code::JpegLs => {
+            let (words, bits) = jpeg_ls::decode(&bytes, format)?;
+            Ok(Samples::coded(Buffer::Words(words), bits, format))
+        }
         Code::Jpeg2000 => jpeg2000::decode(&bytes, format),
     }
 }
