@@ -27,7 +27,9 @@ impl Client {
 
     /// `GET path`, read as `T`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        tokio::time::timeout(ANSWER_TIMEOUT, self.get_untimed(path)).await.context("the daemon did not answer in time")?
+        tokio::time::timeout(ANSWER_TIMEOUT, self.get_untimed(path))
+            .await
+            .context("the daemon did not answer in time")?
     }
 
     async fn get_untimed<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -52,6 +54,7 @@ impl Client {
                 None => bail!("the daemon answered {status}"),
             }
         }
-        serde_json::from_slice(&body).context("the daemon's answer is not what this version knows: are both of one version?")
+        serde_json::from_slice(&body)
+            .context("the daemon's answer is not what this version knows: are both of one version?")
     }
 }

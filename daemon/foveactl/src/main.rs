@@ -17,11 +17,14 @@ use std::process::ExitCode;
 
 /// Looks after one Fovea box. Research use only, not a medical device.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   foveactl status
   foveactl findings --follow
   foveactl show f-0123456789abcdef0123456789abcdef --json
-  foveactl send photo.dcm studies/ --to FOVEA@127.0.0.1:11112 --associations 4")]
+  foveactl send photo.dcm studies/ --to FOVEA@127.0.0.1:11112 --associations 4"
+)]
 struct Cli {
     /// State folder of the daemon; its control socket is in there.
     #[arg(long, env = "FOVEA_STATE", default_value = "/var/lib/fovea", global = true)]

@@ -84,7 +84,10 @@ pub async fn run(args: SendArgs, json: bool) -> anyhow::Result<ExitCode> {
 
 /// Sends the items of one set of contexts over `associations` associations that share one queue.
 async fn send_group(
-    config: &Arc<ScuConfig>, group: Group, associations: u16, progress: &ProgressBar,
+    config: &Arc<ScuConfig>,
+    group: Group,
+    associations: u16,
+    progress: &ProgressBar,
 ) -> anyhow::Result<Vec<Sent>> {
     let tasks = usize::from(associations).min(group.items.len());
     let queue = Arc::new(Mutex::new(group.items.into_iter()));
@@ -101,11 +104,17 @@ async fn send_group(
 }
 
 async fn associate(
-    config: Arc<ScuConfig>, contexts: Arc<[Context]>, queue: Arc<Mutex<std::vec::IntoIter<Item>>>, progress: ProgressBar,
+    config: Arc<ScuConfig>,
+    contexts: Arc<[Context]>,
+    queue: Arc<Mutex<std::vec::IntoIter<Item>>>,
+    progress: ProgressBar,
 ) -> anyhow::Result<Vec<Sent>> {
     let mut sent = Vec::new();
     let mut scu = Scu::connect(&config, &contexts).await.with_context(|| {
-        format!("associate with {} at {}: is it running, and does it know us as {}?", config.called_ae, config.address, config.calling_ae)
+        format!(
+            "associate with {} at {}: is it running, and does it know us as {}?",
+            config.called_ae, config.address, config.calling_ae
+        )
     })?;
     loop {
         let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();

@@ -1,7 +1,7 @@
 //! What the box knows, as tables or JSON lines.
 
 use crate::client::Client;
-use crate::table::{Table, duration, json_line, mebibytes};
+use crate::table::{Table, duration, json_line, size};
 use fovea_core::{Band, Finding, Outcome};
 use fovea_review::{FindingDetail, FindingPage, OutboxPage};
 use serde_json::Value;
@@ -34,7 +34,11 @@ pub async fn findings(client: &Client, mut after: u64, follow: bool, json: bool)
         for row in page.findings {
             after = row.place;
             let mut out = std::io::stdout().lock();
-            if json { json_line(&row.finding)? } else { writeln!(out, "{}", finding_cells(row.place, &row.finding).join("  "))? }
+            if json {
+                json_line(&row.finding)?
+            } else {
+                writeln!(out, "{}", finding_cells(row.place, &row.finding).join("  "))?
+            }
             out.flush()?;
         }
     }
@@ -107,7 +111,8 @@ pub async fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<()> {
     row("last byte to record", duration(finding.timing_us.recorded));
     for state in &detail.sent {
         let whereto: Vec<&str> = state.delivered.iter().map(|(name, _)| name.as_str()).collect();
-        let stands = if whereto.is_empty() { "held in the outbox".to_owned() } else { format!("at {}", whereto.join(", ")) };
+        let stands =
+            if whereto.is_empty() { "held in the outbox".to_owned() } else { format!("at {}", whereto.join(", ")) };
         row(&format!("{:?}", state.parcel.what).to_lowercase(), format!("{} {stands}", state.parcel.sop_instance_uid));
     }
     for held in &detail.quarantined {
@@ -135,7 +140,7 @@ pub async fn outbox(client: &Client, json: bool) -> anyhow::Result<()> {
                 state.parcel.seq.to_string(),
                 format!("{:?}", state.parcel.what).to_lowercase(),
                 state.parcel.sop_instance_uid.to_string(),
-                mebibytes(state.parcel.file_bytes),
+                size(state.parcel.file_bytes),
                 names(state.delivered.iter().map(|(name, _)| name).collect()),
                 names(state.set_aside.iter().map(|(name, _)| name).collect()),
             ]);
