@@ -348,3 +348,60 @@ async fn a_response_to_another_message_is_refused() {
     assert!(matches!(answer, Err(ScuError::Protocol { source: ProtocolError::ForeignResponse })), "{answer:?}");
     served.await.unwrap();
 }
+
+#[tokio::test]
+async fn an_association_holds_128_contexts_and_no_more() {
+    let (address, served) = server(limits(16_384)).await;
+    let many = |count: usize| -> Vec<Context> {
+        let classes =
+            (0..count).map(|i| if i == 0 { fovea_dimse::VERIFICATION.to_owned() } else { format!("1.2.{i}") });
+        let syntaxes = vec![uid(transfer_syntax::IMPLICIT_VR_LE)];
+        classes.map(|class| Context { sop_class_uid: uid(&class), transfer_syntax_uids: syntaxes.clone() }).collect()
+    };
+    let refused = Scu::connect(&config(address.clone(), 16_384), &many(129)).await;
+    assert!(matches!(refused, Err(ScuError::BadRequest { contexts: 129 })));
+    let mut scu = Scu::connect(&config(address, 16_384), &many(128)).await.unwrap();
+    assert!(scu.accepts(&uid("1.2.127"), &uid(transfer_syntax::IMPLICIT_VR_LE)));
+    assert!(scu.echo().await.unwrap().is_success());
+    scu.release().await.unwrap();
+    served.await.unwrap().1.unwrap();
+}
+
+/// The request of [`raw_request`], with more user information and another maximum length.
+fn request_with(user_items: &[u8], max_length: u32) -> Vec<u8> {
+    let plain = raw_request();
+    let items = [&[0x51, 0, 0, 4][..], &max_length.to_be_bytes(), user_items].concat();
+    // The user information item is the last one: 4 bytes of header and the 8 of the maximum length.
+    let mut body = plain[6..plain.len() - 12].to_vec();
+    body.extend_from_slice(&[0x50, 0]);
+    body.extend_from_slice(&(items.len() as u16).to_be_bytes());
+    body.extend_from_slice(&items);
+    [&[1, 0][..], &(body.len() as u32).to_be_bytes(), &body].concat()
+}
+
+#[tokio::test]
+async fn role_proposals_are_answered_and_no_limit_means_ours() {
+    let class = SECONDARY_CAPTURE.as_bytes();
+    let role = |class: &[u8]| {
+        let body = [&(class.len() as u16).to_be_bytes(), class, &[1, 1]].concat();
+        [&[0x54, 0][..], &(body.len() as u16).to_be_bytes(), &body].concat()
+    };
+    let items = [role(class), role(b"1.2.3.4.5"), vec![0x77, 0, 0, 2, 9, 9]].concat();
+    let (address, served) = server(limits(16_384)).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&request_with(&items, 0)).await.unwrap();
+    let mut head = [0; 6];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[0], 2, "accepted");
+    let mut body = vec![0; u32::from_be_bytes([head[2], head[3], head[4], head[5]]) as usize];
+    stream.read_exact(&mut body).await.unwrap();
+    let mut answer = role(class);
+    *answer.last_mut().unwrap() = 0; // we are SCP, the peer is not
+    assert!(body.windows(answer.len()).any(|window| window == answer));
+    assert!(!body.windows(9).any(|window| window == b"1.2.3.4.5"), "not accepted, so not answered");
+    stream.write_all(&p_data(&[(1, 3, &store_command()), (1, 2, b"ab")])).await.unwrap();
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[0], 4, "a response comes");
+    stream.write_all(&[7, 0, 0, 0, 0, 4, 0, 0, 0, 0]).await.unwrap();
+    assert_eq!(served.await.unwrap().0.len(), 1);
+}

@@ -19,7 +19,7 @@ mod object;
 mod serve;
 mod session;
 
-pub use capture::RawPicture;
+pub use capture::{CaptureError, PictureDecoder, PictureError, RawPicture, watch};
 pub use classes::{ClassEntry, Conformance, Encoding, SyntaxEntry, conformance, encoding_of};
 pub use config::{Config, ConfigError, Peer, RawConfig, RawPeer};
 pub use counters::{Counters, Counts};

@@ -44,8 +44,12 @@ pub struct FolderInbox {
 
 impl FolderInbox {
     pub fn new() -> Arc<Self> {
+        Self::within(&std::env::temp_dir())
+    }
+
+    pub fn within(folder: &std::path::Path) -> Arc<Self> {
         Arc::new(Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: tempfile::tempdir_in(folder).unwrap(),
             held: Mutex::default(),
             next: AtomicU64::new(0),
             full: AtomicBool::new(false),
@@ -156,15 +160,7 @@ impl Server {
     }
 
     pub fn scu_config(&self) -> ScuConfig {
-        let timeout = Duration::from_secs(10);
-        ScuConfig {
-            address: self.address.clone(),
-            called_ae: ae("FOVEA"),
-            calling_ae: ae("SCOPE"),
-            connect_timeout: timeout,
-            response_timeout: timeout,
-            max_pdu_bytes: 128 * 1024,
-        }
+        scu_config(self.address.clone())
     }
 
     pub async fn scu(&self) -> Scu {
@@ -185,6 +181,18 @@ impl Server {
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(10), self.served).await.unwrap().unwrap().unwrap();
         self.inbox
+    }
+}
+
+pub fn scu_config(address: String) -> ScuConfig {
+    let timeout = Duration::from_secs(10);
+    ScuConfig {
+        address,
+        called_ae: ae("FOVEA"),
+        calling_ae: ae("SCOPE"),
+        connect_timeout: timeout,
+        response_timeout: timeout,
+        max_pdu_bytes: 128 * 1024,
     }
 }
 
