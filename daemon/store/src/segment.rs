@@ -2,7 +2,7 @@
 //!
 //! In: encoded records. Out: the same, in order, after any crash.
 //! Promise: `append` returns only after fdatasync. A tail that is no record is cut when the journal opens: nobody was
-//! told of it. Bad bytes with good records behind them are skipped, copied to quarantine and reported.
+//! told of it; zeros at the end are room that was written ahead. Bad bytes with good records behind them are skipped, copied to quarantine and reported.
 //!
 //! A place is a byte count since the journal began, headers included; it names a record for ever.
 
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 /// Magic, journal id, place of the first byte, checksum, zeros.
 pub(crate) const HEADER_BYTES: u64 = 32;
 const MAGIC: [u8; 8] = *b"FVJOURN1";
+/// Zeros written ahead of the records. An fdatasync that changes no length has no file system journal to wait for.
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// One file of the journal.
 pub(crate) struct Segment {
@@ -44,6 +46,8 @@ pub(crate) struct Journal {
     file: File,
     base: u64,
     end: u64,
+    /// Place up to which the file has zeros ahead of the records.
+    reserved: u64,
     segment_bytes_max: u64,
     /// A write or sync failed: bytes after `end` may be on disk and must go before the next append.
     suspect: bool,
@@ -67,8 +71,7 @@ impl Journal {
         let Some(last) = segments.last() else {
             let (id, base) = (random_id(), 0);
             let file = create(dir, id, base).map_err(StoreError::io("create the journal in", dir))?;
-            let journal =
-                Self { dir: dir.into(), id, file, base, end: HEADER_BYTES, segment_bytes_max, suspect: false };
+            let journal = Self::at(dir, id, file, base..HEADER_BYTES, segment_bytes_max);
             return Ok((journal, Found { created: true, ..Found::default() }));
         };
         let failed = |doing| StoreError::io(doing, &last.path);
@@ -76,7 +79,8 @@ impl Journal {
         let walk = last.walk(last.base + HEADER_BYTES, u64::MAX, &mut |_, _| ()).map_err(failed("read"))?;
         let has_header = read_id(&last.path).map_err(failed("read"))?.is_some();
         let has_records = walk.end > last.base + HEADER_BYTES;
-        let mut found = Found { torn_bytes: walk.tail_bytes, gaps: walk.gaps, created: false };
+        let torn_bytes = if last.is_zero_from(walk.end).map_err(failed("read"))? { 0 } else { walk.tail_bytes };
+        let mut found = Found { torn_bytes, gaps: walk.gaps, created: false };
         let file = if !has_header && !has_records {
             // The power went while this segment was being created; nothing was ever written behind the header.
             create(dir, id, last.base).map_err(failed("create"))?
@@ -85,11 +89,14 @@ impl Journal {
                 log::error!("a journal segment lost its header; its records are served");
                 found.gaps.push(last.base..last.base + HEADER_BYTES);
             }
-            cut(last, walk.end, walk.tail_bytes, quarantine).map_err(failed("cut the torn end of"))?
+            cut(last, walk.end, torn_bytes, quarantine).map_err(failed("cut the torn end of"))?
         };
-        let journal =
-            Self { dir: dir.into(), id, file, base: last.base, end: walk.end, segment_bytes_max, suspect: false };
-        Ok((journal, found))
+        Ok((Self::at(dir, id, file, last.base..walk.end, segment_bytes_max), found))
+    }
+
+    fn at(dir: &Path, id: u64, file: File, segment: Range<u64>, segment_bytes_max: u64) -> Self {
+        let (base, end) = (segment.start, segment.end);
+        Self { dir: dir.into(), id, file, base, end, reserved: end, segment_bytes_max, suspect: false }
     }
 
     /// Names this journal, so that an index of another one is not believed.
@@ -113,15 +120,19 @@ impl Journal {
             self.settle()?;
         }
         if self.end - self.base >= self.segment_bytes_max {
+            // Without its reserve first: the next segment's name says where this one ends.
+            self.settle()?;
             self.file = create(&self.dir, self.id, self.end)?;
             self.base = self.end;
             self.end += HEADER_BYTES;
+            self.reserved = self.end;
         }
         Ok(self.end)
     }
 
     /// Writes whole frames at the place that [`Self::begin`] named, and syncs. On an error none of them counts.
     pub(crate) fn append(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.reserve(frames.len() as u64);
         let written = self.file.write_all_at(frames, self.end - self.base).and_then(|()| self.file.sync_data());
         match written {
             Ok(()) => self.end += frames.len() as u64,
@@ -134,12 +145,35 @@ impl Journal {
         written
     }
 
-    /// Takes back what a failed append may have left.
+    /// Writes zeros ahead when the next `bytes` would not fit into those that are there. On a disk without room for
+    /// them the append does without.
+    fn reserve(&mut self, bytes: u64) {
+        if self.end + bytes <= self.reserved {
+            return;
+        }
+        let from = self.reserved.max(self.end);
+        let zeros = vec![0; (self.end + bytes - from + RESERVE_BYTES) as usize];
+        match self.file.write_all_at(&zeros, from - self.base).and_then(|()| self.file.sync_all()) {
+            Ok(()) => self.reserved = from + zeros.len() as u64,
+            // What was written of them goes, so that others have the room; a failure shows in the append.
+            Err(_) => drop(self.file.set_len(self.reserved - self.base)),
+        }
+    }
+
+    /// Takes back what a failed append may have left, and the zeros ahead.
     fn settle(&mut self) -> io::Result<()> {
         self.file.set_len(self.end - self.base)?;
         self.file.sync_all()?;
+        self.reserved = self.end;
         self.suspect = false;
         Ok(())
+    }
+}
+
+impl Drop for Journal {
+    /// A journal that was closed ends with its last record; one that was killed ends in zeros, which open cuts.
+    fn drop(&mut self) {
+        let _cut_by_the_next_open = self.file.set_len(self.end - self.base);
     }
 }
 
@@ -195,6 +229,15 @@ pub(crate) fn replay(
 }
 
 impl Segment {
+    /// Nothing but zeros, or nothing at all, from place `from` on.
+    fn is_zero_from(&self, from: u64) -> io::Result<bool> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(from - self.base))?;
+        let mut rest = Vec::new();
+        file.read_to_end(&mut rest)?;
+        Ok(rest.iter().all(|byte| *byte == 0))
+    }
+
     /// Visits the JSON of each good record that starts at `from` or later and ends at `to` or earlier.
     fn walk(&self, from: u64, to: u64, visit: &mut dyn FnMut(u64, &[u8])) -> io::Result<Walk> {
         let file = File::open(&self.path)?;
@@ -253,13 +296,13 @@ fn resync(file: &File, base: u64, from: u64, limit: u64) -> io::Result<Option<u6
 }
 
 /// Opens the last segment for writing, its torn end cut off and kept in quarantine.
-fn cut(last: &Segment, end: u64, tail_bytes: u64, quarantine: &Path) -> io::Result<File> {
+fn cut(last: &Segment, end: u64, torn_bytes: u64, quarantine: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).open(&last.path)?;
-    if tail_bytes > 0 {
-        log::warn!("the journal's last {tail_bytes} bytes are no whole record: cut, nobody was told of them");
-        keep_copy(&last.path, last.base, end..end + tail_bytes, quarantine);
-        file.set_len(end - last.base)?;
+    if torn_bytes > 0 {
+        log::warn!("the journal's last {torn_bytes} bytes are no whole record: cut, nobody was told of them");
+        keep_copy(&last.path, last.base, end..end + torn_bytes, quarantine);
     }
+    file.set_len(end - last.base)?;
     // Also without a cut: what a killed daemon wrote without a sync is kept and must not go later.
     file.sync_all()?;
     Ok(file)

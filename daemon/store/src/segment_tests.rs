@@ -55,6 +55,33 @@ fn a_tail_torn_at_any_byte_is_cut_and_the_journal_goes_on() {
 }
 
 #[test]
+fn room_that_was_written_ahead_is_no_damage_and_a_record_torn_inside_it_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(dir.path(), 8 << 20);
+    append(&mut journal, 0..3);
+    let before = journal.end();
+    append(&mut journal, 3..4);
+    let after = journal.end();
+    let path = dir.path().join(format!("{:020}.jnl", 0));
+    let killed = fs::read(&path).unwrap();
+    assert!(killed.len() as u64 >= RESERVE_BYTES, "a killed daemon leaves its reserve");
+    drop(journal);
+    assert_eq!(fs::metadata(&path).unwrap().len(), after, "a closed one does not");
+    fs::write(&path, &killed).unwrap();
+    let (journal, found) = open(dir.path(), 8 << 20);
+    assert_eq!((journal.end(), found.torn_bytes, found.gaps.len()), (after, 0, 0));
+    drop(journal);
+    let mut torn = killed;
+    torn[after as usize - 9..after as usize].fill(0);
+    fs::write(&path, &torn).unwrap();
+    let (mut journal, found) = open(dir.path(), 8 << 20);
+    assert!(journal.end() == before && found.torn_bytes > 0, "{found:?}");
+    append(&mut journal, 7..8);
+    drop(journal);
+    assert_eq!(seqs(dir.path(), 0).0, [0, 1, 2, 7]);
+}
+
+#[test]
 fn any_flipped_byte_in_the_middle_loses_one_record_is_reported_and_kept_for_people() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(dir.path(), 1 << 20);
