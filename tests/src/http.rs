@@ -5,6 +5,8 @@
 use anyhow::{Context as _, ensure};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// An answer.
@@ -37,6 +39,16 @@ pub fn ask(port: u16, method: &str, path: &str, body: &[u8]) -> anyhow::Result<A
         .with_context(|| format!("connect to {address}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).context("set a time limit")?;
     exchange(stream, method, path, body).with_context(|| format!("{method} {path}"))
+}
+
+/// Asks a server on a Unix socket, for instance a box on its control socket.
+///
+/// # Errors
+/// When it does not answer within 60 seconds.
+pub fn ask_socket(socket: &Path, path: &str) -> anyhow::Result<Answer> {
+    let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).context("set a time limit")?;
+    exchange(stream, "GET", path, b"").with_context(|| format!("GET {path}"))
 }
 
 fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &[u8]) -> anyhow::Result<Answer> {

@@ -160,6 +160,17 @@ pub fn resident_peak_bytes(pid: u32) -> Option<u64> {
     status_kib(pid, "VmHWM:").map(|kib| kib * 1024)
 }
 
+/// Processor time that a process and its ended children have used; none when there is no such process.
+#[must_use]
+pub fn processor_time(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name, in brackets, and may hold anything; utime is the 14th (proc(5)), the 12th behind it.
+    let behind = stat.rsplit_once(')')?.1;
+    let ticks: u64 = behind.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    // Linux counts 100 ticks a second for programs on every architecture that we build for (USER_HZ).
+    Some(Duration::from_millis(ticks * 10))
+}
+
 /// True while a process with this id exists and is no zombie.
 #[must_use]
 pub fn alive(pid: u32) -> bool {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// PDU types (PS3.8 table 9-11 and following).
 pub mod kind {
@@ -221,6 +221,8 @@ pub fn data_set_of(part10: &[u8]) -> anyhow::Result<&[u8]> {
 pub struct Association {
     /// The connection, for saying what no association says.
     pub stream: TcpStream,
+    /// When the last piece of the last whole object began to be sent.
+    pub last_byte_at: Option<Instant>,
     message_id: u16,
 }
 
@@ -233,7 +235,7 @@ impl Association {
         let mut stream = dial(port).context("connect")?;
         stream.write_all(&associate_request(contexts)).context("ask for an association")?;
         match listen(&mut stream)? {
-            Said::Pdu { kind: kind::ASSOCIATE_AC, .. } => Ok(Self { stream, message_id: 0 }),
+            Said::Pdu { kind: kind::ASSOCIATE_AC, .. } => Ok(Self { stream, last_byte_at: None, message_id: 0 }),
             other => bail!("asked for an association: {other:?}"),
         }
     }
@@ -268,6 +270,7 @@ impl Association {
         let last = data_set.len().saturating_sub(1).min(data_set.len() / PIECE_BYTES * PIECE_BYTES);
         self.begin_store(class, instance, &data_set[..last])?;
         let end = pdv(1, DATA_LAST, &data_set[last..]);
+        self.last_byte_at = Some(Instant::now());
         self.stream.write_all(&pdu(kind::DATA, &end)).context("send the end of the data set")?;
         self.status()
     }

@@ -91,7 +91,8 @@ fn photometric(name: &'static str, samples: u16) -> impl FnOnce(&mut InMemDicomO
 
 /// Descriptions of pixels that do not describe the pixels.
 fn raw_lies(lies: &mut Lies) {
-    let damaged = &["pixel_data_damaged", "object_damaged", "pixel_description_invalid", "pixel_data_contradicts_header"];
+    let damaged =
+        &["pixel_data_damaged", "object_damaged", "pixel_description_invalid", "pixel_data_contradicts_header"];
     let invalid = &["pixel_description_invalid", "unsupported_pixel_format", "pixel_data_damaged"];
     lies.raw("zero rows", &["too_small", "pixel_description_invalid"], size(512, 0));
     lies.raw("zero columns and rows", &["too_small", "pixel_description_invalid"], size(0, 0));

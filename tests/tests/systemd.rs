@@ -54,8 +54,7 @@ fn the_unit_is_sound_and_exposes_little() {
     assert!(sound && about_us.is_empty(), "{said}");
 
     // systemd counts in tenths: 15 is a score of 1.5.
-    let (below, said) =
-        systemd_analyze(&["security", "--offline=yes", "--no-pager", "--threshold=15"], &unit).unwrap();
+    let (below, said) = systemd_analyze(&["security", "--offline=yes", "--no-pager", "--threshold=15"], &unit).unwrap();
     println!("{}", said.lines().last().unwrap_or_default());
     assert!(below, "{said}");
 }
