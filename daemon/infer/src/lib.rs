@@ -27,6 +27,6 @@ pub use bundle::manifest::{Algorithm, Eligible, Golden, Manifest, ManifestError,
 pub use bundle::{Bundle, BundleError};
 pub use check::{CheckReport, check};
 pub use eligibility::{NotSelected, select};
-pub use engine::{Device, DeviceError, Engine, EngineError};
+pub use engine::{Device, DeviceError, Engine, EngineError, GOLDEN_ONLY};
 pub use model::{Model, ScoresError};
 pub use trust::{TrustError, TrustedKey};

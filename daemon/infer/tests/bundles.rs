@@ -145,7 +145,6 @@ fn a_tar_entry_that_is_no_plain_file_inside_the_bundle_is_refused() {
         tar::EntryType::Link,
         tar::EntryType::Char,
         tar::EntryType::GNULongName,
-        tar::EntryType::XHeader,
         tar::EntryType::GNUSparse,
     ] {
         tar_with(&path, |header| {
@@ -159,6 +158,27 @@ fn a_tar_entry_that_is_no_plain_file_inside_the_bundle_is_refused() {
         header.set_entry_type(tar::EntryType::Directory);
     });
     assert!(Bundle::open(&path, &trusted()).is_ok(), "a folder entry is harmless");
+}
+
+#[test]
+fn a_tar_with_extended_attributes_is_read_by_its_plain_headers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pax.fovea");
+    let mut tar = tar::Builder::new(std::fs::File::create(&path).unwrap());
+    for (name, bytes) in TestBundle::new().signed() {
+        tar.append_pax_extensions([("mtime", &b"1700000000.25"[..])]).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    tar.finish().unwrap();
+    assert!(Bundle::open(&path, &trusted()).is_ok());
+    // One that renames what follows changes nothing: the name of the plain header counts.
+    tar_with(&path, |header| {
+        raw_name(header, b"odd");
+        header.set_entry_type(tar::EntryType::XHeader);
+    });
+    assert!(Bundle::open(&path, &trusted()).is_ok());
 }
 
 #[test]

@@ -175,6 +175,17 @@ fn what_is_missing_is_named_when_the_worker_starts() {
 }
 
 #[test]
+fn paths_may_start_at_the_daemons_own_folder() {
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let name = std::path::Path::new(folder.path().file_name().unwrap());
+    replay(folder.path(), 0.0);
+    TestBundle::new().write(&folder.path().join("a"));
+    let device = format!("replay:{}", name.join("answers.json").display());
+    let mut worker = start(config(program(), &device, vec![name.join("a")]));
+    assert_eq!(probability(&worker.analyse(&object(90), &header(1))), 0.5);
+}
+
+#[test]
 fn a_picture_comes_as_sealed_pixels() {
     let mut worker = start(config(program(), "replay:golden", vec![]));
     let mut file = Vec::new();

@@ -148,7 +148,10 @@ fn locate_folder(files: &[(String, File)]) -> Result<BTreeMap<String, Located<'_
     Ok(found)
 }
 
-/// Walks the headers only. Plain files and folders pass; links, devices, sparse files and long-name extensions do not.
+/// Walks the headers only. Plain files and folders pass; links, devices, sparse files and long names do not.
+///
+/// Extended attributes (pax) are passed over: what they could change are names and sizes, and a file that then has
+/// the wrong name or bytes has no hash that fits.
 fn locate_tar(file: &File) -> Result<BTreeMap<String, Located<'_>>, BundleError> {
     let broken = |source| BundleError::Tar { source };
     let bytes = file.metadata().map_err(broken)?.len();
@@ -166,7 +169,7 @@ fn locate_tar(file: &File) -> Result<BTreeMap<String, Located<'_>>, BundleError>
         if walked == TAR_ENTRIES_MAX {
             return Err(BundleError::TooManyFiles { found: walked + 1 });
         }
-        if kind.is_dir() {
+        if kind.is_dir() || kind.is_pax_local_extensions() || kind.is_pax_global_extensions() {
             continue;
         }
         let located = Located { file, offset: entry.raw_file_position(), bytes: entry.size() };

@@ -5,6 +5,8 @@
 mod openvino;
 mod replay;
 
+pub use replay::GOLDEN_ONLY;
+
 use crate::Bundle;
 use crate::bundle::manifest::Manifest;
 use fovea_core::Sha256;

@@ -14,8 +14,8 @@ use std::path::Path;
 
 /// Largest file of recorded answers, bytes.
 const RECORDING_BYTES_MAX: u64 = 16 << 20;
-/// In the place of a file: golden vectors only.
-const GOLDEN_ONLY: &str = "golden";
+/// In the place of a file after `replay:`: golden vectors only.
+pub const GOLDEN_ONLY: &str = "golden";
 
 /// A file of recorded answers.
 #[derive(Clone, Debug, Default, Deserialize)]

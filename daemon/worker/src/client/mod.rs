@@ -16,7 +16,7 @@ use process::{Death, Process, SpawnError};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a picture's file must be sealed against before it is used.
@@ -156,6 +156,7 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Start`] when no process comes up: the program, the runtime or the sandbox is missing.
     pub fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
+        let config = with_whole_paths(config);
         let slot = |path: &PathBuf| {
             let state = ModelState::Refused(Reason::new("not_loaded", "not loaded yet", ""));
             let status = ModelStatus { path: path.clone(), state };
@@ -421,6 +422,17 @@ fn load_all(process: &mut Process, slots: &mut [Slot], deadline: Duration) -> bo
         }
     }
     true
+}
+
+/// The worker's folder is another one: paths that start here must not start there.
+fn with_whole_paths(mut config: WorkerConfig) -> WorkerConfig {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    config.program = whole(&config.program);
+    config.runtime_dir = whole(&config.runtime_dir);
+    if let Some(path) = config.device.strip_prefix("replay:").filter(|path| *path != fovea_infer::GOLDEN_ONLY) {
+        config.device = format!("replay:{}", whole(Path::new(path)).display());
+    }
+    config
 }
 
 /// None before the first restart after a good run, then doubling.

@@ -92,6 +92,9 @@ pub fn enter(mut report: SandboxReport, readable: &[&Path]) -> Result<SandboxRep
     seccomp::enter().map_err(wall("seccomp"))?;
     report.note("seccomp", Ok(()));
     report.refused = proof::try_doors(proof::SHUT_AT_ENTRY)?;
+    if report.applied.iter().any(|wall| wall == "landlock") {
+        report.refused.extend(proof::try_doors(proof::SHUT_BY_LANDLOCK)?);
+    }
     Ok(report)
 }
 
