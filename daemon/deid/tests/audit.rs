@@ -100,6 +100,39 @@ fn inv_05_each_single_leak_in_an_otherwise_clean_copy_is_found() {
 }
 
 #[test]
+fn inv_05_every_row_of_the_table_is_found_when_its_value_is_left() {
+    let original = simple(&rich());
+    let (_, clean) = copy(&original).unwrap();
+    let rows = include_str!("../data/basic_profile.csv").lines().filter(|line| !line.starts_with('#'));
+    let mut tried = 0;
+    for row in rows {
+        let fields: Vec<&str> = row.split(',').collect();
+        let tag = u32::from_str_radix(fields[0], 16).unwrap();
+        if !(0x0008_0000..0x7FE0_0000).contains(&tag) {
+            continue;
+        }
+        tried += 1;
+        // A value that the original does not hold: the rule for the attribute must find it, not the search.
+        let planted = match fields[2] {
+            "SQ" if fields[3].contains('U') => El::Seq(tag, vec![vec![el(0x0010_0010, "PN", "Nobody")]]),
+            "SQ" => El::Seq(tag, vec![vec![us(0x0028_0010, 4)]]),
+            "UI" => el(tag, "UI", "1.3.6.1.4.1.9.9"),
+            vr => El::Raw(tag, known_vr(vr), b"Nobody12".to_vec()),
+        };
+        assert!(leaks(&original, &with_planted(&clean, &planted)) > 0, "{row}");
+    }
+    assert!(tried > 600, "{tried} rows tried");
+}
+
+fn known_vr(vr: &str) -> &'static str {
+    let all = [
+        "AE", "AS", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "OB", "OV", "OW", "PN", "SH", "SL", "SS",
+        "ST", "TM", "UC", "UL", "UN", "UR", "US", "UT",
+    ];
+    all.into_iter().find(|known| *known == vr).unwrap()
+}
+
+#[test]
 fn inv_05_what_stands_outside_the_data_set_is_found() {
     let original = simple(&rich());
     let (_, clean) = copy(&original).unwrap();
