@@ -43,12 +43,11 @@ fn main() {
     let counters = Arc::new(Counters::default());
     server.spawn(fovea_receive::serve(listener, config, counters.clone(), inbox, Arc::default(), stop.clone()));
     let class = uid(sop_class::SECONDARY_CAPTURE);
-    let sets: Vec<Vec<(String, Vec<u8>)>> = (0..associations)
-        .map(|a| (0..objects / associations).map(|i| (a, i)))
-        .map(|ids| {
-            ids.map(|(a, i)| format!("1.2.{a}.{i}")).map(|id| (id.clone(), native(&id, EXPLICIT, bytes))).collect()
-        })
-        .collect();
+    let set = |association: usize| -> Vec<(String, Vec<u8>)> {
+        let ids = (0..objects / associations).map(|index| format!("1.2.{association}.{index}"));
+        ids.map(|id| (id.clone(), native(&id, EXPLICIT, bytes))).collect()
+    };
+    let sets: Vec<_> = (0..associations).map(set).collect();
     let scu = support::scu_config(address);
     let started = Instant::now();
     let mut latencies_us: Vec<u64> = client.block_on(async {

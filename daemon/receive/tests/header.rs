@@ -197,8 +197,15 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
     }
 }
 
+/// 20,000, or what `PROPTEST_CASES` says.
+fn cases() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let said = std::env::var_os("PROPTEST_CASES").is_some();
+    ProptestConfig { cases: if said { default.cases } else { 20_000 }, ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     /// Also run with 2,000,000 cases (PROPTEST_CASES) when this file or the walk changes.
     #[test]
