@@ -68,13 +68,17 @@ pub(super) fn normalise_luma(red: &[i32], green: &[i32], blue: &[i32], scale: f3
 }
 
 /// Planar sums to interleaved bytes, rounded to nearest, halves up.
+#[inline(always)]
 pub(super) fn round_to_u8(sums: &[i32], channels: usize, out: &mut [u8]) {
-    let width = sums.len() / channels;
-    for channel in 0..channels {
-        let plane = &sums[channel * width..(channel + 1) * width];
-        for (out, sum) in out[channel..].iter_mut().step_by(channels).zip(plane) {
-            // At most 255, so it fits.
-            *out = ((sum + (1 << (SUM_FRACTION_BITS - 1))) >> SUM_FRACTION_BITS) as u8;
+    // At most 255, so it fits.
+    let round = |sum: i32| ((sum + (1 << (SUM_FRACTION_BITS - 1))) >> SUM_FRACTION_BITS) as u8;
+    if channels == 3 {
+        let (red, rest) = sums.split_at(sums.len() / 3);
+        let (green, blue) = rest.split_at(sums.len() / 3);
+        for (out, ((red, green), blue)) in out.chunks_exact_mut(3).zip(red.iter().zip(green).zip(blue)) {
+            out.copy_from_slice(&[round(*red), round(*green), round(*blue)]);
         }
+    } else {
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = round(*sum));
     }
 }
