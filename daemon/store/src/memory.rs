@@ -78,6 +78,10 @@ impl Inbox for MemoryStore {
     }
 
     fn accept(&self, temp: TempObject, object: NewObject) -> Result<Acceptance, PortError> {
+        let found = temp.file.metadata().map_or(0, |metadata| metadata.len());
+        if found != object.file_bytes {
+            return Err(PortError::Damaged { detail: "an object is not as long as it was said to be".into() });
+        }
         let mut state = self.state();
         let uid = object.header.sop_instance_uid.clone();
         if let Some(held) = state.held(&uid).cloned() {

@@ -6,7 +6,7 @@
 use crate::committer::Committer;
 use crate::config::Config;
 use crate::error::{StoreError, port_io};
-use crate::files::{Files, Layout, file_name};
+use crate::files::{Files, Layout, file_name, sync_folder};
 use crate::index::{Index, Source};
 use crate::recovery::{self, Lock};
 use crate::reserve::Reservations;
@@ -15,7 +15,7 @@ use crate::space::Space;
 use fovea_core::{PortError, TempObject, Uid, UnixMicros};
 use serde::Serialize;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -98,7 +98,7 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_with_clock(config: &Config, clock: Clock) -> Result<Arc<Self>, StoreError> {
         let layout = Layout::new(&config.state_dir);
-        fs::create_dir_all(&layout.state).map_err(StoreError::io("create", &layout.state))?;
+        create_state(&layout.state)?;
         let lock = Lock::take(&layout.state)?;
         layout.create()?;
         let (journal, found) = Journal::open(&layout.journal, &layout.bad_journal, config.segment_bytes_max)?;
@@ -179,6 +179,16 @@ impl Store {
         self.files.install(&mut temp, &target)?;
         Ok(target)
     }
+}
+
+/// The state folder itself; its name is made durable where it is new, else the first power cut could take all of it.
+fn create_state(state: &Path) -> Result<(), StoreError> {
+    if state.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(state).map_err(StoreError::io("create", state))?;
+    let parent = state.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sync_folder(parent).map_err(StoreError::io("sync", parent))
 }
 
 impl Drop for Store {
