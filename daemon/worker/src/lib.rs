@@ -20,6 +20,6 @@ mod sandbox;
 pub mod serve;
 mod wire;
 
-pub use client::{ModelState, ModelStatus, Picture, Worker, WorkerConfig, WorkerError, WorkerStatus};
+pub use client::{ModelState, ModelStatus, Picture, StartError, Worker, WorkerConfig, WorkerError, WorkerStatus};
 pub use protocol::ServingModel;
 pub use sandbox::SandboxReport;

@@ -6,6 +6,7 @@
 pub(crate) mod files;
 pub(crate) mod graph;
 pub(crate) mod manifest;
+mod raw;
 
 use crate::TrustedKey;
 use files::{BundleFiles, printable, unlisted_by_rule};

@@ -6,22 +6,23 @@
 //! is loaded, is put aside with the reason.
 
 mod process;
+mod types;
 
-use crate::protocol::{Answer, Request, ServingModel, Start, Step};
+pub(crate) use types::PICTURE_SEALS;
+pub use types::{ModelState, ModelStatus, Picture, StartError, WorkerConfig, WorkerError, WorkerStatus};
+
+use crate::protocol::{Answer, Request, Start, Step};
 use crate::sandbox::SandboxReport;
 use fovea_core::{Analysis, ObjectHeader, Reason, Uid, Verdict};
-use fovea_infer::{BundleFiles, Refusal, TrustedKey};
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
-use process::{Death, Process, SpawnError};
+use fovea_infer::{BundleFiles, Refusal};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use process::{Death, Process};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// What a picture's file must be sealed against before it is used.
-pub(crate) const PICTURE_SEALS: SealFlag =
-    SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SHRINK);
 /// Deaths under a model before it is put aside.
 const STRIKES: usize = 2;
 /// Tries to bring a worker up before an object is given back without an analysis.
@@ -30,101 +31,6 @@ const START_TRIES: u32 = 3;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause before a restart.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// How to run workers.
-#[derive(Clone, Debug)]
-pub struct WorkerConfig {
-    /// The `fovea-worker` program.
-    pub program: PathBuf,
-    /// Where OpenVINO lies; not looked at by `replay`.
-    pub runtime_dir: PathBuf,
-    /// Bundles in the order in which they are asked.
-    pub bundles: Vec<PathBuf>,
-    /// Whose bundles may run.
-    pub trusted_keys: Vec<TrustedKey>,
-    /// `CPU` or `replay:FILE`.
-    pub device: String,
-    /// Most memory that a worker may have written to, bytes; a frame may take an eighth of it.
-    pub memory_max_bytes: u64,
-    /// Longest analysis of one object.
-    pub object_deadline: Duration,
-    /// Longest start, and longest load of one bundle.
-    pub load_deadline: Duration,
-}
-
-/// Why there is no worker, or no picture.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The process does not come up.
-    #[error("start {program}")]
-    Start {
-        /// Which program.
-        program: PathBuf,
-        /// Why it failed.
-        source: StartError,
-    },
-    /// It died over the request; it will be restarted for the next one.
-    #[error("the worker {how}")]
-    Died {
-        /// Signal, exit status or deadline.
-        how: String,
-    },
-    /// The file is no picture that can be read.
-    #[error("{}", .0.text)]
-    NoPicture(Reason),
-    /// It answered what it was not asked, or a picture that is not sealed or not as large as it says.
-    #[error("the worker's answer does not hold")]
-    Answer,
-}
-
-/// Why a worker process did not come up; its text says what to do.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct StartError(#[from] SpawnError);
-
-/// A bundle of the configuration.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ModelStatus {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Whether it serves.
-    pub state: ModelState,
-}
-
-/// Whether a bundle serves.
-#[derive(Clone, PartialEq, Debug)]
-pub enum ModelState {
-    /// It was admitted here.
-    Serving(Box<ServingModel>),
-    /// It was not, or was put aside later.
-    Refused(Reason),
-}
-
-/// How the worker is.
-#[derive(Clone, PartialEq, Debug)]
-pub struct WorkerStatus {
-    /// Its process id, none between a death and the next object.
-    pub pid: Option<u32>,
-    /// How often a process had to be replaced.
-    pub restarts: u64,
-    /// Resident memory as of its last answer, bytes.
-    pub resident_bytes: u64,
-    /// What the device is, for people.
-    pub device: String,
-    /// Which doors are shut.
-    pub sandbox: SandboxReport,
-}
-
-/// A picture as plain pixels: red, green, blue, one byte each, rows without padding.
-#[derive(Debug)]
-pub struct Picture {
-    /// Columns.
-    pub width_px: u32,
-    /// Rows.
-    pub height_px: u32,
-    /// `width_px` x `height_px` x 3 bytes, in memory, sealed: nobody can change it any more.
-    pub rgb: File,
-}
 
 /// One bundle, and what it has done.
 #[derive(Debug)]
@@ -156,7 +62,7 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Start`] when no process comes up: the program, the runtime or the sandbox is missing.
     pub fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
-        let config = with_whole_paths(config);
+        let config = config.with_whole_paths();
         let slot = |path: &PathBuf| {
             let state = ModelState::Refused(Reason::new("not_loaded", "not loaded yet", ""));
             let status = ModelStatus { path: path.clone(), state };
@@ -229,7 +135,7 @@ impl Worker {
         let object = read_only(picture).map_err(unreadable)?;
         let (answer, files) = self.request(&Request::Picture, &object)?;
         match (answer, <[OwnedFd; 1]>::try_from(files)) {
-            (Answer::Picture { width_px, height_px }, Ok([file])) => checked_picture(width_px, height_px, file),
+            (Answer::Picture { width_px, height_px }, Ok([file])) => Picture::checked(width_px, height_px, file),
             (Answer::NoPicture(reason), _) => Err(WorkerError::NoPicture(reason)),
             _ => {
                 self.process = None;
@@ -424,17 +330,6 @@ fn load_all(process: &mut Process, slots: &mut [Slot], deadline: Duration) -> bo
     true
 }
 
-/// The worker's folder is another one: paths that start here must not start there.
-fn with_whole_paths(mut config: WorkerConfig) -> WorkerConfig {
-    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    config.program = whole(&config.program);
-    config.runtime_dir = whole(&config.runtime_dir);
-    if let Some(path) = config.device.strip_prefix("replay:").filter(|path| *path != fovea_infer::GOLDEN_ONLY) {
-        config.device = format!("replay:{}", whole(Path::new(path)).display());
-    }
-    config
-}
-
 /// None before the first restart after a good run, then doubling.
 fn pause(deaths_in_a_row: u32) -> Duration {
     match deaths_in_a_row {
@@ -450,19 +345,6 @@ fn read_only(file: &File) -> std::io::Result<OwnedFd> {
         return file.as_fd().try_clone_to_owned();
     }
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(OwnedFd::from)
-}
-
-fn checked_picture(width_px: u32, height_px: u32, file: OwnedFd) -> Result<Picture, WorkerError> {
-    let rgb = File::from(file);
-    let seals = fcntl(&rgb, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
-    let bytes = rgb.metadata().map(|metadata| metadata.len());
-    let expected = u64::from(width_px) * u64::from(height_px) * 3;
-    match (seals, bytes) {
-        (Ok(seals), Ok(bytes)) if seals.contains(PICTURE_SEALS) && bytes == expected && bytes > 0 => {
-            Ok(Picture { width_px, height_px, rgb })
-        }
-        _ => Err(WorkerError::Answer),
-    }
 }
 
 fn gave_up(death: Option<Death>) -> Analysis {

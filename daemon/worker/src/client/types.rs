@@ -1,0 +1,140 @@
+//! What goes into the client and what comes out of it.
+
+use super::process::SpawnError;
+use crate::protocol::ServingModel;
+use crate::sandbox::SandboxReport;
+use fovea_core::Reason;
+use fovea_infer::TrustedKey;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What a picture's file must be sealed against before it is used.
+pub(crate) const PICTURE_SEALS: SealFlag =
+    SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SHRINK);
+
+/// How to run workers.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The `fovea-worker` program.
+    pub program: PathBuf,
+    /// Where OpenVINO lies; not looked at by `replay`.
+    pub runtime_dir: PathBuf,
+    /// Bundles in the order in which they are asked.
+    pub bundles: Vec<PathBuf>,
+    /// Whose bundles may run.
+    pub trusted_keys: Vec<TrustedKey>,
+    /// `CPU` or `replay:FILE`.
+    pub device: String,
+    /// Most memory that a worker may have written to, bytes; a frame may take an eighth of it.
+    pub memory_max_bytes: u64,
+    /// Longest analysis of one object.
+    pub object_deadline: Duration,
+    /// Longest start, and longest load of one bundle.
+    pub load_deadline: Duration,
+}
+
+/// Why there is no worker, or no picture.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The process does not come up.
+    #[error("start {program}")]
+    Start {
+        /// Which program.
+        program: PathBuf,
+        /// Why it failed.
+        source: StartError,
+    },
+    /// It died over the request; it will be restarted for the next one.
+    #[error("the worker {how}")]
+    Died {
+        /// Signal, exit status or deadline.
+        how: String,
+    },
+    /// The file is no picture that can be read.
+    #[error("{}", .0.text)]
+    NoPicture(Reason),
+    /// It answered what it was not asked, or a picture that is not sealed or not as large as it says.
+    #[error("the worker's answer does not hold")]
+    Answer,
+}
+
+/// Why a worker process did not come up; its text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct StartError(#[from] pub(super) SpawnError);
+
+/// A bundle of the configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ModelStatus {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Whether it serves.
+    pub state: ModelState,
+}
+
+/// Whether a bundle serves.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ModelState {
+    /// It was admitted here.
+    Serving(Box<ServingModel>),
+    /// It was not, or was put aside later.
+    Refused(Reason),
+}
+
+/// How the worker is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WorkerStatus {
+    /// Its process id, none between a death and the next object.
+    pub pid: Option<u32>,
+    /// How often a process had to be replaced.
+    pub restarts: u64,
+    /// Resident memory as of its last answer, bytes.
+    pub resident_bytes: u64,
+    /// What the device is, for people.
+    pub device: String,
+    /// Which doors are shut.
+    pub sandbox: SandboxReport,
+}
+
+/// A picture as plain pixels: red, green, blue, one byte each, rows without padding.
+#[derive(Debug)]
+pub struct Picture {
+    /// Columns.
+    pub width_px: u32,
+    /// Rows.
+    pub height_px: u32,
+    /// `width_px` x `height_px` x 3 bytes, in memory, sealed: nobody can change it any more.
+    pub rgb: File,
+}
+
+impl WorkerConfig {
+    /// The worker's folder is another one: paths that start here must not start there.
+    pub(super) fn with_whole_paths(mut self) -> Self {
+        let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.program = whole(&self.program);
+        self.runtime_dir = whole(&self.runtime_dir);
+        if let Some(path) = self.device.strip_prefix("replay:").filter(|path| *path != fovea_infer::GOLDEN_ONLY) {
+            self.device = format!("replay:{}", whole(Path::new(path)).display());
+        }
+        self
+    }
+}
+
+impl Picture {
+    /// Believes the worker only as far as seals and length bear it out.
+    pub(super) fn checked(width_px: u32, height_px: u32, file: OwnedFd) -> Result<Self, WorkerError> {
+        let rgb = File::from(file);
+        let seals = fcntl(&rgb, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+        let bytes = rgb.metadata().map(|metadata| metadata.len());
+        let expected = u64::from(width_px) * u64::from(height_px) * 3;
+        match (seals, bytes) {
+            (Ok(seals), Ok(bytes)) if seals.contains(PICTURE_SEALS) && bytes == expected && bytes > 0 => {
+                Ok(Picture { width_px, height_px, rgb })
+            }
+            _ => Err(WorkerError::Answer),
+        }
+    }
+}
