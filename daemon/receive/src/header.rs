@@ -474,8 +474,9 @@ impl HeaderWalker {
     }
 
     fn uid(&self, tag: Tag) -> Result<Uid, HeaderError> {
-        let text = self.text(tag).ok_or(HeaderError::NotUid { tag })?;
-        Uid::new(text).map_err(|_| HeaderError::NotUid { tag })
+        // Only padding at the end is taken off: another parser must read the same UID.
+        let text = self.bytes(tag).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        Uid::new(text.ok_or(HeaderError::NotUid { tag })?).map_err(|_| HeaderError::NotUid { tag })
     }
 
     /// A code string (VR CS): nothing else may pass, for these are written to journal, log and network.

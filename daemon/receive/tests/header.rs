@@ -138,6 +138,7 @@ fn inv_08_each_limit_is_a_refusal() {
 fn what_two_parsers_might_read_differently_is_refused() {
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("instance twice", head("1.2.3", EXPLICIT).element(8, 0x0018, b"UI", b"1.2.4").bytes),
+        ("instance behind NULs", maker(EXPLICIT).raw(&head("\0\0\0\x003", EXPLICIT).bytes).bytes),
         ("odd number of bytes in shorts", head("1.2.3", EXPLICIT).head(0x28, 0x1050, b"US", 3).raw(&[1, 2, 3]).bytes),
         ("UN without length", head("1.2.3", EXPLICIT).head(0x29, 0x1010, b"UN", u32::MAX).bytes),
         ("delimiter without item", head("1.2.3", EXPLICIT).head(0xFFFE, 0xE00D, b"UN", 0).bytes),
