@@ -1,4 +1,4 @@
-//! How many objects a second become durable: `cargo run --release -p fovea-store --example ingest -- DIR [OBJECTS]`.
+//! How many objects a second become durable: `cargo run --release -p fovea-store --example store_ingest -- DIR [OBJECTS]`.
 //! Budget: 1,500 a second from 4 threads on a disk with 0.3 ms fdatasync. Beside it in the same run, because disks differ
 //! from minute to minute: a bare sink (write, fdatasync, rename, fsync of the folder), which keeps no record at all.
 
@@ -14,7 +14,7 @@ const OBJECT_BYTES: usize = 512 * 512 + 1024;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let state = arguments.next().ok_or("usage: ingest DIR [OBJECTS]")?;
+    let state = arguments.next().ok_or("usage: store_ingest DIR [OBJECTS]")?;
     let objects: usize = arguments.next().map_or(Ok(1000), |text| text.parse())?;
     let store = Store::open(&Config::at(Path::new(&state)))?;
     println!(
