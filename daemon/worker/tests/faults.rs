@@ -12,10 +12,14 @@ use support::bundle::TestBundle;
 use support::{code, config, faulty_program, header, object, probability, replay, start};
 
 fn worker(folder: &std::path::Path) -> Worker {
+    worker_with(folder, Duration::from_secs(10))
+}
+
+fn worker_with(folder: &std::path::Path, object_deadline: Duration) -> Worker {
     let device = replay(folder, 0.0);
     let bundle = TestBundle::new().write(&folder.join("a"));
     let mut config = config(faulty_program(), &device, vec![bundle]);
-    config.object_deadline = Duration::from_millis(1500);
+    config.object_deadline = object_deadline;
     config.memory_max_bytes = 256 << 20;
     start(config)
 }
@@ -39,11 +43,11 @@ fn inv_07_an_object_that_kills_the_worker_gets_its_outcome_and_the_next_one_is_a
 #[test]
 fn inv_07_an_object_that_hangs_is_given_up_after_its_deadline() {
     let folder = tempfile::tempdir().unwrap();
-    let mut worker = worker(folder.path());
+    let mut worker = worker_with(folder.path(), Duration::from_millis(1500));
     let begin = Instant::now();
     assert_eq!(code(&worker.analyse(&object(90), &header(104))), "worker_overran");
     let took = begin.elapsed();
-    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(12), "{took:?}");
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(20), "{took:?}");
     assert_eq!(probability(&worker.analyse(&object(90), &header(1))), 0.5);
 }
 

@@ -215,6 +215,7 @@ impl Worker {
         slot.deaths_over.insert(header.sop_instance_uid.clone());
         if slot.deaths_over.len() >= STRIKES {
             slot.put_aside(format!("the worker {} under it for two objects", death.how));
+            self.models = self.slots.iter().map(|slot| slot.status.clone()).collect();
         }
     }
 
