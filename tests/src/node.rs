@@ -152,19 +152,23 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until the daemon answers that it is ready.
+    /// Waits until the daemon answers that it is ready, listens, and has its capture folder.
     ///
     /// # Errors
     /// When it is not within 60 seconds or has ended; the error carries the end of its log.
     pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
-        let ctl = self.ctl();
+        let (ctl, port, capture) = (self.ctl(), self.port, self.state.join("capture"));
         let running = self.process()?;
         let ready = wait::until(
             START_LIMIT,
             || "fovead to be ready".into(),
             || {
                 ensure!(running.ended()?.is_none(), "fovead ended at once");
-                Ok(ctl.status().ok().filter(|status| status["ready"] == true))
+                // Looked at in /proc, because a connection would stand in the box's counters.
+                Ok(ctl
+                    .status()
+                    .ok()
+                    .filter(|status| status["ready"] == true && capture.is_dir() && ports::listening(port)))
             },
         );
         let Err(error) = ready else { return Ok(()) };

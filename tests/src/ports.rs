@@ -23,3 +23,27 @@ pub fn free() -> anyhow::Result<u16> {
     }
     bail!("no free port between {} and {}", RANGE.start, RANGE.end)
 }
+
+/// True when somebody listens on this IPv4 port of this machine.
+#[must_use]
+pub fn listening(port: u16) -> bool {
+    // Columns of /proc/net/tcp: slot, local address:port in hexadecimal, remote, state; 0A is listening.
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let local = format!(":{port:04X}");
+    table.lines().any(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (address, state) = (columns.next().unwrap_or_default(), columns.nth(1).unwrap_or_default());
+        address.ends_with(&local) && state == "0A"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_port_is_free_until_somebody_listens_on_it() {
+        let port = super::free().unwrap();
+        assert!(!super::listening(port));
+        let _listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        assert!(super::listening(port));
+    }
+}

@@ -75,7 +75,10 @@ fn every_syntax_that_is_accepted_is_stored_as_it_was_sent() {
             syntax,
             "the converter made what was asked for"
         );
-        dcmtk::succeed("dcmsend", &["-dn", "-aec", "FOVEA", "127.0.0.1", &port, path.to_str().unwrap()])
+        // dcmsend prefers explicit VR and rewrites what is implicit; storescu can be told to propose nothing else.
+        let implicit = syntax == uids::IMPLICIT_VR_LITTLE_ENDIAN;
+        let (sender, option) = if implicit { ("storescu", "-xi") } else { ("dcmsend", "-dn") };
+        dcmtk::succeed(sender, &[option, "-aec", "FOVEA", "127.0.0.1", &port, path.to_str().unwrap()])
             .unwrap_or_else(|error| panic!("{syntax}: {error:#}"));
         let stored = object::open(&stored_object(&node, &uid_of(&path))).unwrap();
         assert_eq!(stored.meta().transfer_syntax().trim_end_matches('\0'), syntax);
@@ -160,12 +163,13 @@ fn a_class_that_the_box_does_not_take_is_refused_in_the_negotiation_and_the_othe
 fn only_the_senders_that_are_named_may_send() {
     let folder = tempfile::tempdir().unwrap();
     let node = Setup::new(folder.path()).unwrap().receive("peers = [{ ae_title = \"CART\" }]").start().unwrap();
-    let ask = |calling: &str| {
-        peer::run("scu.py", &[json!({ "port": node.port(), "calling": calling, "echo": true }).to_string()])
+    let echo = |calling: &str| {
+        let port = node.port().to_string();
+        dcmtk::run("echoscu", &["-v", "-aet", calling, "-aec", "FOVEA", "127.0.0.1", &port]).unwrap()
     };
-    let stranger = ask("STRANGER").unwrap();
-    assert_eq!((&stranger["established"], &stranger["rejected"]), (&json!(false), &json!(true)), "{stranger}");
-    assert_eq!(ask("CART").unwrap()["echo"], 0);
+    let stranger = echo("STRANGER");
+    assert!(!stranger.success && stranger.text.contains("Calling AE Title Not Recognized"), "{}", stranger.text);
+    assert!(echo("CART").success);
 }
 
 #[test]
@@ -186,7 +190,7 @@ fn another_object_under_a_uid_that_is_held_is_kept_apart_and_the_sender_is_told(
 
     assert_eq!(std::fs::read(&stored).unwrap(), before, "what is held stays as it was");
     assert_eq!(node.ctl().findings().unwrap().len(), 1, "one UID, one outcome");
-    let quarantine = node.state().join("quarantine");
+    let quarantine = node.state().join("quarantine/conflict");
     assert_eq!(std::fs::read_dir(&quarantine).unwrap().count(), 1, "the newcomer is kept in {}", quarantine.display());
 }
 
@@ -209,11 +213,10 @@ fn a_wrong_configuration_ends_with_status_78_and_names_the_key() {
 }
 
 #[test]
-fn a_sender_that_calls_another_title_is_rejected() {
+fn a_sender_that_calls_another_title_is_rejected_with_the_reason() {
     let (_folder, node) = start();
-    let answer =
-        peer::run("scu.py", &[json!({ "port": node.port(), "called": "SOMEONE", "echo": true }).to_string()]).unwrap();
-    assert_eq!((&answer["established"], &answer["rejected"]), (&json!(false), &json!(true)), "{answer}");
+    let answer = dcmtk::run("echoscu", &["-v", "-aec", "SOMEONE", "127.0.0.1", &node.port().to_string()]).unwrap();
+    assert!(!answer.success && answer.text.contains("Called AE Title Not Recognized"), "{}", answer.text);
 }
 
 #[test]

@@ -53,6 +53,13 @@ impl Line {
     }
 }
 
+/// The coded picture of a JPEG frame: what follows its headers, which de-identification rewrites.
+fn scan(image: &dicom_object::InMemDicomObject) -> Vec<u8> {
+    let frame = object::pixel_data(image).expect("pixel data").concat();
+    let start = frame.windows(2).position(|marker| marker == [0xff, 0xda]).expect("a JPEG frame has a start of scan");
+    frame[start..].to_vec()
+}
+
 fn parcel(detail: &Detail, what: What) -> &ParcelState {
     detail
         .sent
@@ -97,11 +104,7 @@ fn a_captured_photograph_becomes_a_finding_a_report_and_a_deidentified_copy_in_t
     let copy = object::open(&copy).unwrap();
     assert_eq!(object::text(&copy, tags::PATIENT_IDENTITY_REMOVED).unwrap(), "YES");
     assert_ne!(object::text(&copy, tags::SOP_INSTANCE_UID).unwrap(), finding.sop_instance_uid.as_str());
-    assert_eq!(
-        object::pixel_data(&copy).unwrap(),
-        object::pixel_data(&image).unwrap(),
-        "the picture itself is the same"
-    );
+    assert!(scan(&copy) == scan(&image), "the coded picture itself is the same");
 }
 
 #[test]
@@ -168,7 +171,8 @@ fn inv_02_an_ultrasound_object_without_a_model_is_not_analysed_and_inv_05_its_co
         let held =
             detail.quarantined.iter().find(|held| held.what == What::Deidentified).expect("the copy is held back");
         assert!(!held.reason.is_empty());
-        assert_report_reads_everywhere(&line.fetched(parcel(&detail, What::Findings)));
+        let report = line.fetched(parcel(&detail, What::Findings));
+        assert_eq!(dcmtk::structure_errors(&report).unwrap(), [] as [String; 0], "{}", row.path.display());
     }
     assert_eq!(line.node.ctl().findings().unwrap().len(), 4, "one outcome each");
     assert_eq!(line.archive.count().unwrap(), 4, "four reports, no picture");
