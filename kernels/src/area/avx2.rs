@@ -57,7 +57,10 @@ fn store_block(sums: [__m256i; 4], out: &mut [i16]) {
     const DROPPED_BITS: i32 = (WEIGHT_BITS - ROW_FRACTION_BITS) as i32;
     assert_eq!(out.len(), BLOCK);
     let half = _mm256_set1_epi32(1 << (DROPPED_BITS - 1));
-    let rounded = sums.map(|sum| _mm256_srai_epi32::<DROPPED_BITS>(_mm256_add_epi32(sum, half)));
+    let mut rounded = sums;
+    for sum in &mut rounded {
+        *sum = _mm256_srai_epi32::<DROPPED_BITS>(_mm256_add_epi32(*sum, half));
+    }
     let low = _mm256_packs_epi32(rounded[0], rounded[1]);
     let high = _mm256_packs_epi32(rounded[2], rounded[3]);
     let first = _mm256_permute2x128_si256::<0x20>(low, high);
@@ -96,7 +99,13 @@ fn sum_columns_rgb(row: &[i16], row_start: usize, across: &Taps, out: &mut [i32]
     let (green, blue) = rest.split_at_mut(width);
     let whole = width / 4 * 4;
     for index in (0..whole).step_by(4) {
-        let pixels = [0, 1, 2, 3].map(|offset| sum_pixel_rgb(row, row_start, across, index + offset));
+        // Written out: inside `array::map` the closure would be a call with its registers spilled.
+        let pixels = [
+            sum_pixel_rgb(row, row_start, across, index),
+            sum_pixel_rgb(row, row_start, across, index + 1),
+            sum_pixel_rgb(row, row_start, across, index + 2),
+            sum_pixel_rgb(row, row_start, across, index + 3),
+        ];
         // Four pixels of (red, green, blue, 0) become three vectors of four pixels.
         let (rg_01, rg_23) = (_mm_unpacklo_epi32(pixels[0], pixels[1]), _mm_unpacklo_epi32(pixels[2], pixels[3]));
         let (b_01, b_23) = (_mm_unpackhi_epi32(pixels[0], pixels[1]), _mm_unpackhi_epi32(pixels[2], pixels[3]));
