@@ -100,12 +100,12 @@ pub fn urgency(priority: Priority) -> Code {
     }
 }
 
-/// CID 244.
-pub fn side(laterality: Laterality) -> Code {
+/// CID 244, where one side is meant.
+pub fn side(laterality: Laterality) -> Option<Code> {
     match laterality {
-        Laterality::Left => sct("7771000", "Left"),
-        Laterality::Right => sct("24028007", "Right"),
-        Laterality::Both => sct("51440002", "Bilateral"),
+        Laterality::Left => Some(sct("7771000", "Left")),
+        Laterality::Right => Some(sct("24028007", "Right")),
+        Laterality::Both => None,
     }
 }
 

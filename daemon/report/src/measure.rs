@@ -158,11 +158,13 @@ impl Answer<'_> {
 }
 
 /// Retina for eye photographs, with the side where the source tells it.
+///
+/// "Both" is not told: a photograph shows one eye, and B is what Image Laterality (type 1) holds when nobody said which.
 fn site(finding: &Finding, header: &SourceHeader) -> Option<Item> {
     let is_eye = [sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT, sop_class::OPHTHALMIC_PHOTOGRAPHY_16_BIT]
         .contains(&finding.sop_class_uid.as_str());
-    let side =
-        header.laterality().map(|side| Item::new(ConceptModifier, codes::laterality(), Value::Code(codes::side(side))));
+    let side = header.laterality().and_then(codes::side);
+    let side = side.map(|side| Item::new(ConceptModifier, codes::laterality(), Value::Code(side)));
     let retina = Item::new(ConceptModifier, codes::finding_site(), Value::Code(codes::retina()));
     is_eye.then(|| retina.with(side.into_iter().collect()))
 }

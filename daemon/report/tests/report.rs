@@ -266,6 +266,17 @@ fn a_frame_is_named_only_where_there_are_several() {
 }
 
 #[test]
+fn a_side_is_told_only_where_one_is_meant() {
+    for (written, told) in [("L", Some("Left")), ("R", Some("Right")), ("B", None)] {
+        let mut header = header();
+        header.put(DataElement::new(tags::IMAGE_LATERALITY, VR::CS, written));
+        let said = said(&read(&report(&finding(Outcome::Finding), &file(&header, EXPLICIT))));
+        let side = said.iter().find_map(|line| line.strip_prefix("Laterality = "));
+        assert_eq!(side, told, "{written}: {said:?}");
+    }
+}
+
+#[test]
 fn what_is_incomplete_or_about_another_object_is_refused() {
     let source = file(&header(), EXPLICIT);
     let refuse = |change: &dyn Fn(&mut Finding)| {
