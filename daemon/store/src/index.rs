@@ -10,7 +10,7 @@ use crate::view::{Changes, Meta, SCHEMA, View};
 use fovea_core::{PortError, What};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -265,15 +265,21 @@ impl Index {
     }
 
     /// Moves the folder aside, so that a process or thread that still has it open harms nothing, and removes it.
+    /// A file that stands in its place goes the same way.
     fn discard(&self) -> Result<(), Fault> {
         let aside = self.source.index.with_extension("damaged");
+        let remove = |path: &Path| match fs::symlink_metadata(path) {
+            Ok(there) if !there.is_dir() => fs::remove_file(path),
+            Ok(_) => fs::remove_dir_all(path),
+            Err(error) => Err(error),
+        };
         let gone = |result: std::io::Result<()>| match result {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|error| Fault::Sled(sled::Error::Io(error))),
         };
-        gone(fs::remove_dir_all(&aside))?;
+        gone(remove(&aside))?;
         gone(fs::rename(&self.source.index, &aside))?;
-        gone(fs::remove_dir_all(&aside))
+        gone(remove(&aside))
     }
 
     fn open_sled(&self) -> Result<Opened, Fault> {

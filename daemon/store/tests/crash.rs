@@ -196,6 +196,18 @@ fn a_damaged_index_is_made_anew_with_the_same_answers() {
 }
 
 #[test]
+fn a_file_where_the_index_should_be_is_replaced_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store);
+    let before = answers(&store);
+    drop(store);
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    fs::write(dir.path().join("index"), b"no folder").unwrap();
+    assert_eq!(answers(&open(dir.path())), before);
+}
+
+#[test]
 fn an_index_that_is_behind_catches_up_and_one_of_another_journal_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let old = tempfile::tempdir().unwrap();
