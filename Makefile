@@ -47,9 +47,11 @@ test-long: setup-test ## The long tests as well: kills, load, full disk
 	cargo build --locked --workspace --bins --tests
 	cargo nextest run --locked --workspace --profile long --run-ignored all $(if $(T),-E '$(T)')
 
-bench: setup-test ## Kernels and engine, as criterion tables
-	cargo build --locked --release $(PROGRAMS)
-	cargo bench --locked --workspace --benches
+bench: setup-test ## Kernels, then the box beside its peers: one table with machine, commit, medians
+	@scripts/setup-bench.sh
+	cargo build --locked --release $(PROGRAMS) -p fovea-tests --bin bench
+	cargo bench --locked -p fovea-kernels
+	$(TARGET)/release/bench
 
 lint: ## What CI holds: format and clippy without a warning
 	cargo fmt --all --check
