@@ -14,7 +14,8 @@ step=peers
 # The archive: DIMSE, REST, and DICOMweb by its plugin.
 archive=(orthanc=1.10.1 orthanc-dicomweb=1.7)
 # DCMTK sends, receives and dumps; dicom3tools has dciodvfy, the checker of object structure.
-tools=(dcmtk=3.6.7 dicom3tools=1.00~20220618093127)
+# systemd is there for systemd-analyze, which checks the unit; nothing of it is started.
+tools=(dcmtk=3.6.7 dicom3tools=1.00~20220618093127 systemd)
 
 had_orthanc=$(dpkg-query -W -f '${db:Status-Status}' orthanc 2>/dev/null || true)
 case ${1:-all} in

@@ -19,6 +19,8 @@ use std::time::Duration;
 const EYE: &str = sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT;
 const DISK_MIB: u64 = 48;
 const OUT_OF_RESOURCES: u16 = 0xa700;
+/// The box asks how full the disk is at most five times a second.
+const WATERMARK_ANSWER: Duration = Duration::from_millis(300);
 
 /// A tmpfs of 48 MiB, unmounted when dropped.
 struct SmallDisk(PathBuf);
@@ -112,6 +114,7 @@ fn inv_01_inv_02_inv_08_a_full_disk_refuses_for_now_keeps_what_it_said_and_goes_
     acknowledged.extend((10..13).map(|seed| send_stored(port, seed).unwrap()));
     // Past the watermark of 90 %, with room for one picture in the capture folder.
     disk.fill(3 << 20).unwrap();
+    std::thread::sleep(WATERMARK_ANSWER);
     let picture = paths::sample("retina.jpg").unwrap();
     node.capture(&picture).unwrap();
     let waiting = node.state().join("capture/retina.jpg");
@@ -128,7 +131,6 @@ fn inv_01_inv_02_inv_08_a_full_disk_refuses_for_now_keeps_what_it_said_and_goes_
     assert!(known.iter().all(|finding| finding.sop_instance_uid.as_str() != refused), "what was refused is not held");
 
     disk.empty().unwrap();
-    // The watermark's answer is a fifth of a second old at most.
     let again = wait::until(
         Duration::from_secs(10),
         || "space to be noticed".into(),

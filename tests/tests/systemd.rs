@@ -65,8 +65,8 @@ fn the_checker_sees_a_unit_that_is_not_sound() {
     let unit = checkable_unit(folder.path()).unwrap();
     let text = std::fs::read_to_string(&unit).unwrap();
     std::fs::write(&unit, text.replace("NoNewPrivileges=", "NoNewPrivilegs=")).unwrap();
-    let (sound, said) = systemd_analyze(&["verify", "--man=no"], &unit).unwrap();
-    assert!(!sound && said.contains("NoNewPrivilegs"), "{said}");
+    let (_, said) = systemd_analyze(&["verify", "--man=no"], &unit).unwrap();
+    assert!(said.lines().any(|line| line.contains("fovead") && line.contains("NoNewPrivilegs")), "{said}");
 }
 
 /// A service manager's end of the notify socket.
