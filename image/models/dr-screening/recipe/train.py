@@ -33,7 +33,7 @@ VIEWS = 8
 WATCHED_VIEWS = 3
 """Random views of held-out photographs that are scored too: how the network holds up under another camera's colours."""
 
-BATCH = 16
+BATCH = 8
 EMA_DECAY = 0.96
 HEAD_WEIGHTS = torch.tensor([0.5, 1.0, 0.5, 0.3, 0.3, 0.3])
 """Weight of each logit in the loss; the second is the one that counts."""
@@ -202,8 +202,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with labels.csv and images.zip")
     parser.add_argument("--work", type=Path, required=True, help="folder for caches, checkpoints and weights")
-    parser.add_argument("--epochs", type=int, default=7)
-    parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate of the body")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate of the body")
     parser.add_argument("--only", nargs="+", default=[*(f"fold{n}" for n in range(FOLDS)), "final"], help="of all six")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
