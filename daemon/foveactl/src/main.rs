@@ -3,6 +3,7 @@
 //! In: arguments, the daemon's control socket. Out: tables for people, or with `--json` one object a line with stable keys.
 //! Promise: it changes nothing on the box; every error names the cure.
 
+mod check;
 mod client;
 mod doctor;
 mod send;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
   foveactl status
   foveactl findings --follow
   foveactl show f-0123456789abcdef0123456789abcdef --json
+  foveactl models check dr-screening/
   foveactl send photo.dcm studies/ --to FOVEA@127.0.0.1:11112 --associations 4"
 )]
 struct Cli {
@@ -74,6 +76,23 @@ struct FindingsArgs {
 enum ModelsCommand {
     /// The bundles that the daemon was given: serving, or refused and why.
     List,
+    /// Proves bundles on this machine, as the daemon would before they serve; exit status 1 when one is refused.
+    ///
+    /// Signature, hashes, bounds and golden vectors, in a sandboxed process with time and memory limits. Needs no daemon.
+    Check(CheckArgs),
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// Bundles: folders with a bundle.toml, or *.fovea files.
+    #[arg(required = true)]
+    bundles: Vec<PathBuf>,
+    /// A further key file whose bundles are trusted, beside the release's own.
+    #[arg(long, value_name = "FILE")]
+    trust: Vec<PathBuf>,
+    /// Folder of the OpenVINO runtime.
+    #[arg(long, env = "FOVEA_OPENVINO_DIR")]
+    runtime_dir: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -114,6 +133,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Show { id } => views::show(&client, &id, cli.json).await?,
         Command::Outbox => views::outbox(&client, cli.json).await?,
         Command::Models { command: ModelsCommand::List } => views::models(&client, cli.json).await?,
+        Command::Models { command: ModelsCommand::Check(args) } => return check::run(args, cli.json),
         Command::Doctor => return doctor::run(&client, &cli.state, cli.json).await,
         Command::Send(args) => return send::run(args, cli.json).await,
     }

@@ -28,21 +28,25 @@ pub async fn findings(client: &Client, mut after: u64, follow: bool, json: bool)
     if !json {
         table.print()?;
     }
-    while follow {
+    if follow { self::follow(client, after, json).await } else { Ok(()) }
+}
+
+/// Prints findings as they are recorded, until the reader or the daemon goes away.
+async fn follow(client: &Client, mut after: u64, json: bool) -> anyhow::Result<()> {
+    loop {
         let path = format!("/v1/findings?after={after}&limit={PAGE}&wait_ms={FOLLOW_WAIT_MS}");
         let page: FindingPage = client.get(&path).await?;
         for row in page.findings {
             after = row.place;
             let mut out = std::io::stdout().lock();
             if json {
-                json_line(&row.finding)?
+                json_line(&row.finding)?;
             } else {
-                writeln!(out, "{}", finding_cells(row.place, &row.finding).join("  "))?
+                writeln!(out, "{}", finding_cells(row.place, &row.finding).join("  "))?;
             }
             out.flush()?;
         }
     }
-    Ok(())
 }
 
 fn finding_cells(place: u64, finding: &Finding) -> Vec<String> {

@@ -14,10 +14,6 @@ use std::time::Duration;
 
 /// Where the box keeps its state when neither `--state` nor `[store] state_dir` says so.
 pub const STATE_DIR_DEFAULT: &str = "/var/lib/fovea";
-/// Where the appliance image keeps the OpenVINO runtime.
-const RUNTIME_DIR_DEFAULT: &str = "/usr/lib/fovea/openvino";
-/// The key that the bundles of this release are signed with.
-const RELEASE_KEY: &str = include_str!("../../../image/models/trust/fovea-models.pub");
 
 /// Why a configuration cannot be used. Exit status 78 (`EX_CONFIG`).
 #[derive(Debug, thiserror::Error)]
@@ -64,32 +60,18 @@ impl Default for RawNode {
     }
 }
 
-#[derive(Deserialize)]
+/// Keys that are not written keep what [`WorkerConfig::installed`] says.
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RawInfer {
-    device: String,
+    device: Option<String>,
     bundles: Option<Vec<PathBuf>>,
     trusted_keys: Vec<String>,
     runtime_dir: Option<PathBuf>,
     worker: Option<PathBuf>,
-    memory_max_mib: u64,
-    object_deadline_ms: u64,
-    load_deadline_ms: u64,
-}
-
-impl Default for RawInfer {
-    fn default() -> Self {
-        Self {
-            device: "CPU".to_owned(),
-            bundles: None,
-            trusted_keys: Vec::new(),
-            runtime_dir: None,
-            worker: None,
-            memory_max_mib: 2_048,
-            object_deadline_ms: 20_000,
-            load_deadline_ms: 60_000,
-        }
-    }
+    memory_max_mib: Option<u64>,
+    object_deadline_ms: Option<u64>,
+    load_deadline_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -174,44 +156,40 @@ fn node(raw: RawNode) -> Result<Node, ConfigError> {
 }
 
 fn worker(raw: RawInfer, state: &Path) -> Result<WorkerConfig, ConfigError> {
-    let bounded = |key, value: u64, least: u64, most: u64| {
-        let what = format!("is {value}, must be {least} to {most}");
-        if (least..=most).contains(&value) { Ok(value) } else { Err(ConfigError::Value { key, what }) }
-    };
-    let memory_mib = bounded("infer.memory_max_mib", raw.memory_max_mib, 256, 65_536)?;
-    let object_ms = bounded("infer.object_deadline_ms", raw.object_deadline_ms, 100, 600_000)?;
-    let load_ms = bounded("infer.load_deadline_ms", raw.load_deadline_ms, 1_000, 600_000)?;
-    let from_env = std::env::var_os("FOVEA_OPENVINO_DIR").map(PathBuf::from);
-    let runtime_dir = raw.runtime_dir.or(from_env).unwrap_or_else(|| PathBuf::from(RUNTIME_DIR_DEFAULT));
-    let release_key = TrustedKey::from_text(RELEASE_KEY).map_err(|error| ConfigError::Value {
+    let mut config = WorkerConfig::installed().map_err(|error| ConfigError::Value {
         key: "infer.trusted_keys",
         what: format!("this build's release key is damaged: {}", chain(&error)),
     })?;
-    let mut trusted_keys = vec![release_key];
+    if let Some(mib) = raw.memory_max_mib {
+        config.memory_max_bytes = bounded("infer.memory_max_mib", mib, 256, 65_536)? << 20;
+    }
+    if let Some(ms) = raw.object_deadline_ms {
+        config.object_deadline = Duration::from_millis(bounded("infer.object_deadline_ms", ms, 100, 600_000)?);
+    }
+    if let Some(ms) = raw.load_deadline_ms {
+        config.load_deadline = Duration::from_millis(bounded("infer.load_deadline_ms", ms, 1_000, 600_000)?);
+    }
     for text in &raw.trusted_keys {
-        trusted_keys.push(trusted_key(text)?);
+        config.trusted_keys.push(trusted_key(text)?);
     }
     Ok(WorkerConfig {
-        program: raw.worker.unwrap_or_else(worker_beside_us),
-        runtime_dir,
+        program: raw.worker.unwrap_or(config.program),
+        runtime_dir: raw.runtime_dir.unwrap_or(config.runtime_dir),
         bundles: raw.bundles.unwrap_or_else(|| bundles_in(&state.join("models"))),
-        trusted_keys,
-        device: raw.device,
-        memory_max_bytes: memory_mib << 20,
-        object_deadline: Duration::from_millis(object_ms),
-        load_deadline: Duration::from_millis(load_ms),
+        device: raw.device.unwrap_or(config.device),
+        ..config
     })
+}
+
+fn bounded(key: &'static str, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
+    let what = format!("is {value}, must be {least} to {most}");
+    if (least..=most).contains(&value) { Ok(value) } else { Err(ConfigError::Value { key, what }) }
 }
 
 /// A key in hexadecimal, or the path of a file that holds one.
 fn trusted_key(text: &str) -> Result<TrustedKey, ConfigError> {
     let key = if text.contains('/') { TrustedKey::read(Path::new(text)) } else { TrustedKey::from_text(text) };
     key.map_err(|error| ConfigError::Value { key: "infer.trusted_keys", what: chain(&error) })
-}
-
-fn worker_beside_us() -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|folder| folder.join("fovea-worker")));
-    beside.unwrap_or_else(|| PathBuf::from("fovea-worker"))
 }
 
 /// Every bundle in `folder`, by name: folders with a `bundle.toml`, and `*.fovea` files.

@@ -77,7 +77,7 @@ impl Copies {
         });
         match structured_report(finding, &mut source, algorithm.as_ref(), &self.observer) {
             Ok(report) => {
-                let mut content = self.store.open_temp()?;
+                let mut content = self.store.open_result_temp()?;
                 content.file.write_all(&report.bytes).map_err(|source| io_error("write a report", source))?;
                 made.parcels.push(NewParcel {
                     what: What::Findings,
@@ -98,7 +98,7 @@ impl Copies {
 
     fn deidentified(&self, finding: &Finding, accepted: &Accepted, made: &mut Made) -> Result<(), PortError> {
         let Some(source) = self.open(finding, What::Deidentified, made) else { return Ok(()) };
-        let mut content = self.store.open_temp()?;
+        let mut content = self.store.open_result_temp()?;
         match self.deid.copy(source, &accepted.header, &mut content.file) {
             Ok(copy) => made.parcels.push(NewParcel {
                 what: What::Deidentified,
@@ -119,7 +119,7 @@ impl Copies {
 
     fn original(&self, finding: &Finding, accepted: &Accepted, made: &mut Made) -> Result<(), PortError> {
         let Some(source) = self.open(finding, What::Originals, made) else { return Ok(()) };
-        let mut content = self.store.open_temp()?;
+        let mut content = self.store.open_result_temp()?;
         copy(source, &mut content)?;
         made.parcels.push(NewParcel {
             what: What::Originals,

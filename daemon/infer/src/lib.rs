@@ -14,7 +14,6 @@
 
 mod admission;
 mod bundle;
-mod check;
 mod eligibility;
 mod engine;
 mod model;
@@ -25,7 +24,6 @@ pub use bundle::files::{BundleFiles, OpenBundleError};
 pub use bundle::graph::GraphError;
 pub use bundle::manifest::{Algorithm, Eligible, Golden, Manifest, ManifestError, Output};
 pub use bundle::{Bundle, BundleError};
-pub use check::{CheckReport, check};
 pub use eligibility::{NotSelected, select};
 pub use engine::{Device, DeviceError, Engine, EngineError, GOLDEN_ONLY};
 pub use model::{Model, ScoresError};

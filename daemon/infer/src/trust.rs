@@ -31,6 +31,9 @@ pub enum TrustError {
     Key,
 }
 
+/// The key that the bundles of this release are signed with.
+const RELEASE_KEY: &str = include_str!("../../../image/models/trust/fovea-models.pub");
+
 /// An ed25519 public key whose bundles may run here.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -44,6 +47,14 @@ impl TrustedKey {
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, TrustError> {
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| TrustError::Key)?;
         if key.is_weak() { Err(TrustError::Key) } else { Ok(Self(key)) }
+    }
+
+    /// The key that the bundles of this release are signed with.
+    ///
+    /// # Errors
+    /// [`TrustError`] when this build was made with a damaged key file.
+    pub fn release() -> Result<Self, TrustError> {
+        Self::from_text(RELEASE_KEY)
     }
 
     /// Reads the text of a public key file: 64 hexadecimal digits on one line, `#` starts a comment line.

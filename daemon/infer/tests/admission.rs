@@ -5,7 +5,7 @@
 
 mod support;
 
-use fovea_infer::{Bundle, Device, DeviceError, Model, Refusal, ScoresError, check};
+use fovea_infer::{Bundle, Device, DeviceError, Model, Refusal, ScoresError};
 use std::path::{Path, PathBuf};
 use support::{SIDE_PX, TestBundle, expected_probability, runtime_dir, trusted};
 
@@ -121,15 +121,4 @@ fn an_unknown_device_is_named() {
     for name in ["GPU", "", "CPU:0", "oracle:x"] {
         assert!(matches!(Device::open(name, &PathBuf::from("/")), Err(DeviceError::Unknown { .. })), "{name}");
     }
-}
-
-#[test]
-fn a_check_reports_what_admission_would_say() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut device = cpu();
-    let good = TestBundle::new().write(&folder.path().join("good"));
-    let report = check(&good, &trusted(), &mut device);
-    assert!(report.admission.is_some() && report.refused.is_none(), "{report:?}");
-    let report = check(&good, &[], &mut device);
-    assert_eq!(report.refused.unwrap().code, "bundle_untrusted");
 }

@@ -39,6 +39,10 @@ enum Step {
     Pause(Duration),
 }
 
+/// How long a stop waits for an archive that is in the middle of an object: a box must not take its whole drain time to
+/// go down because an archive hangs.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
 struct Task {
     destination: Destination,
     outbox: Arc<dyn Outbox>,
@@ -51,7 +55,8 @@ struct Task {
     unrecorded: Option<(u64, UnixMicros)>,
 }
 
-/// Sends what waits for `destination` until `stop`; the object in hand is finished and the association released.
+/// Sends what waits for `destination` until `stop`; the object in hand is finished and the association released, unless
+/// the archive takes longer than [`STOP_PATIENCE`] for it.
 ///
 /// `doorbell`: rung with `notify_one` when something was dispatched; one for each destination, for a ring wakes one.
 /// Blocking calls of the outbox run off the async workers.
@@ -71,7 +76,16 @@ pub async fn run(
         if stop.is_cancelled() {
             break Ok(());
         }
-        match task.step().await {
+        let step = tokio::select! { // a dropped step loses nothing: a parcel that is not noted as delivered goes again, under its UID
+            biased;
+            step = task.step() => step,
+            () = patience_ends(&stop) => {
+                // An association with half an object on it cannot be released.
+                task.session = None;
+                break Ok(());
+            }
+        };
+        match step {
             Ok(Step::On) => (),
             Ok(Step::Idle(longest)) => {
                 task.close().await;
@@ -97,6 +111,12 @@ pub async fn run(
     let noted = task.record_delivery().await;
     task.close().await;
     result.and(noted.map(drop))
+}
+
+/// Returns some time after `stop` fires.
+async fn patience_ends(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(STOP_PATIENCE).await;
 }
 
 impl Task {

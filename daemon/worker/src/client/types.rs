@@ -4,7 +4,7 @@ use super::process::SpawnError;
 use crate::protocol::ServingModel;
 use crate::sandbox::SandboxReport;
 use fovea_core::Reason;
-use fovea_infer::TrustedKey;
+use fovea_infer::{TrustError, TrustedKey};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -34,6 +34,29 @@ pub struct WorkerConfig {
     pub object_deadline: Duration,
     /// Longest start, and longest load of one bundle.
     pub load_deadline: Duration,
+}
+
+impl WorkerConfig {
+    /// As installed: the program beside the caller's own, the runtime in `FOVEA_OPENVINO_DIR` or the appliance's folder,
+    /// the release's key, the CPU, no bundles, and bounds that a large photograph stays far below.
+    ///
+    /// # Errors
+    /// [`TrustError`] when this build was made with a damaged key.
+    pub fn installed() -> Result<Self, TrustError> {
+        let own = std::env::current_exe().ok();
+        let beside = own.and_then(|program| program.parent().map(|folder| folder.join("fovea-worker")));
+        let runtime_dir = std::env::var_os("FOVEA_OPENVINO_DIR").map(PathBuf::from);
+        Ok(Self {
+            program: beside.unwrap_or_else(|| PathBuf::from("fovea-worker")),
+            runtime_dir: runtime_dir.unwrap_or_else(|| PathBuf::from("/usr/lib/fovea/openvino")),
+            bundles: Vec::new(),
+            trusted_keys: vec![TrustedKey::release()?],
+            device: "CPU".to_owned(),
+            memory_max_bytes: 2 << 30,
+            object_deadline: Duration::from_secs(20),
+            load_deadline: Duration::from_secs(60),
+        })
+    }
 }
 
 /// Why there is no worker, or no picture.
