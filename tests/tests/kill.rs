@@ -241,7 +241,7 @@ fn inv_07_inv_02_a_worker_killed_at_random_takes_neither_the_daemon_nor_an_outco
     let mut node = setup.archive(&archive).start().unwrap();
     let daemon = node.process().unwrap().pid();
     let objects = objects(OBJECTS as u64).unwrap();
-    let mut killed = 0;
+    let (mut killed, mut before) = (0, 0);
 
     let acknowledged = while_sending(node.port(), &objects, |progress| {
         for kill in 1..=KILLS {
@@ -250,10 +250,12 @@ fn inv_07_inv_02_a_worker_killed_at_random_takes_neither_the_daemon_nor_an_outco
             let worker = wait::until(
                 Duration::from_secs(30),
                 || format!("a worker to kill, the {kill}th time"),
-                || Ok(node.worker_pid().ok().filter(|&pid| process::alive(pid))),
+                // The one before may take a moment to be gone.
+                || Ok(node.worker_pid().ok().filter(|&pid| pid != before && process::alive(pid))),
             )?;
             std::thread::sleep(random.shorter_than(Duration::from_millis(60)));
             killed += usize::from(process::kill_other(worker).is_ok());
+            before = worker;
         }
         Ok(())
     })
