@@ -67,7 +67,7 @@ impl Setup {
         // Writing to a String cannot fail.
         let _infallible = write!(
             self.sections,
-            "\n[[sync.destination]]\nname = {name:?}\nkind = \"dimse\"\naddress = \"127.0.0.1:{port}\"\nae_title = {ae_title:?}\nwhat = {what:?}\n"
+            "\n[[sync.destination]]\nname = {name:?}\nkind = \"dimse\"\naddress = \"127.0.0.1:{port}\"\nae_title = {ae_title:?}\nwhat = {what:?}\nrefuse_after_min_s = 0\n"
         );
         self
     }

@@ -1,12 +1,14 @@
 //! Pauses that double and are jittered, so that a hundred boxes do not knock on one archive at the same moment.
 
+use fovea_core::Lane;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Parcels in a pause of their own at the same time. When they are so many, the archive refuses everything: then no new
-/// ones are tried until one of these is settled. Also bounds what is asked of the outbox at a time.
-pub(crate) const HELD_MAX: usize = 256;
+/// Parcels of one lane in a pause of their own at the same time: more than a clinic makes in a day. When they are so
+/// many, the archive refuses everything of that lane: then no new ones are tried until one of these is settled. Findings
+/// are never held up by pictures. Also bounds what is asked of the outbox at a time.
+pub(crate) const HELD_MAX: usize = 4096;
 
 /// Half to all of `min * 2^failures`, at most `max`.
 pub(crate) fn pause(min: Duration, max: Duration, failures: u32) -> Duration {
@@ -24,8 +26,11 @@ pub(crate) struct Tries(HashMap<u64, Try>);
 
 #[derive(Debug, Clone, Copy)]
 struct Try {
+    lane: Lane,
     /// Answers that refused this object.
     refusals: u32,
+    /// The first of them.
+    refused_since: Option<Instant>,
     /// Failures of any kind while it was sent.
     failures: u32,
     not_before: Instant,
@@ -33,10 +38,10 @@ struct Try {
 
 impl Tries {
     /// The parcel may be sent now.
-    pub(crate) fn ready(&self, seq: u64, now: Instant) -> bool {
+    pub(crate) fn ready(&self, seq: u64, lane: Lane, now: Instant) -> bool {
         match self.0.get(&seq) {
             Some(tried) => tried.not_before <= now,
-            None => self.0.len() < HELD_MAX,
+            None => self.0.len() < HELD_MAX || self.0.values().filter(|tried| tried.lane == lane).count() < HELD_MAX,
         }
     }
 
@@ -44,15 +49,22 @@ impl Tries {
         self.0.contains_key(&seq)
     }
 
-    /// Notes a failure; says how often the object has been refused.
-    pub(crate) fn failed(&mut self, seq: u64, refused: bool, min: Duration, max: Duration) -> u32 {
+    /// Notes a failure that says nothing about the object.
+    pub(crate) fn failed(&mut self, seq: u64, lane: Lane, min: Duration, max: Duration) {
         let now = Instant::now();
-        let tried = self.0.entry(seq).or_insert(Try { refusals: 0, failures: 0, not_before: now });
-        tried.refusals += u32::from(refused);
+        let fresh = Try { lane, refusals: 0, refused_since: None, failures: 0, not_before: now };
+        let tried = self.0.entry(seq).or_insert(fresh);
         tried.failures = tried.failures.saturating_add(1);
         // One step longer than the destination's own pause after the same failure, so that another parcel goes first.
         tried.not_before = now + pause(min, max, tried.failures);
-        tried.refusals
+    }
+
+    /// Notes an answer that refused the object; says how many there were, and for how long.
+    pub(crate) fn refused(&mut self, seq: u64, lane: Lane, min: Duration, max: Duration) -> (u32, Duration) {
+        self.failed(seq, lane, min, max);
+        let Some(tried) = self.0.get_mut(&seq) else { return (1, Duration::ZERO) };
+        tried.refusals = tried.refusals.saturating_add(1);
+        (tried.refusals, tried.refused_since.get_or_insert_with(Instant::now).elapsed())
     }
 
     pub(crate) fn settled(&mut self, seq: u64) {
@@ -89,11 +101,12 @@ mod tests {
     fn no_more_parcels_are_tried_than_are_remembered() {
         let mut tries = Tries::default();
         let pause = Duration::from_secs(60);
-        (0..HELD_MAX as u64).for_each(|seq| assert_eq!(tries.failed(seq, true, pause, pause), 1));
+        (0..HELD_MAX as u64).for_each(|seq| assert_eq!(tries.refused(seq, Lane::Pixels, pause, pause).0, 1));
         let now = Instant::now();
-        assert!(!tries.ready(0, now) && !tries.ready(9999, now));
-        assert!(tries.ready(0, now + pause));
+        assert!(!tries.ready(0, Lane::Pixels, now) && !tries.ready(9999, Lane::Pixels, now));
+        assert!(tries.ready(0, Lane::Pixels, now + pause));
+        assert!(tries.ready(9999, Lane::Findings, now), "refused pictures hold up no finding");
         tries.settled(0);
-        assert!(tries.ready(9999, now));
+        assert!(tries.ready(9999, Lane::Pixels, now));
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 const NAME_BYTES_MAX: usize = 64;
 /// A day: longer silence than that is an outage that nobody wanted.
 const RETRY_MS_MAX: u64 = 24 * 3600 * 1000;
+/// A month.
+const REFUSE_AFTER_S_MAX: u64 = 31 * 24 * 3600;
 
 /// `[sync]` as written.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -43,6 +45,9 @@ pub struct RawDestination {
     /// Times that the archive may refuse one object before it is set aside.
     #[serde(default = "refusals_max")]
     pub refusals_max: u32,
+    /// And so long after the first refusal at the earliest, seconds: an archive that is ill refuses all it is sent.
+    #[serde(default = "refuse_after_min_s")]
+    pub refuse_after_min_s: u64,
     /// Longest silence of the archive while it is to answer, milliseconds.
     #[serde(default = "response_timeout_ms")]
     pub response_timeout_ms: u64,
@@ -56,6 +61,9 @@ fn retry_max_ms() -> u64 {
 }
 fn refusals_max() -> u32 {
     5
+}
+fn refuse_after_min_s() -> u64 {
+    24 * 3600
 }
 fn response_timeout_ms() -> u64 {
     30_000
@@ -80,6 +88,8 @@ pub struct Destination {
     pub retry_max: Duration,
     /// Refusals of one object before it is set aside.
     pub refusals_max: NonZeroU32,
+    /// From the first of them to that, at least.
+    pub refuse_after_min: Duration,
     /// Longest silence of the archive.
     pub response_timeout: Duration,
 }
@@ -173,6 +183,9 @@ impl Destination {
         if !(100..=600_000).contains(&raw.response_timeout_ms) {
             return Err(wrong("response_timeout_ms", "must be 100 to 600000"));
         }
+        if raw.refuse_after_min_s > REFUSE_AFTER_S_MAX {
+            return Err(wrong("refuse_after_min_s", "must be at most a month"));
+        }
         let refusals_max = NonZeroU32::new(raw.refusals_max).ok_or_else(|| wrong("refusals_max", "must not be 0"))?;
         let mut what = raw.what;
         what.sort_unstable();
@@ -186,6 +199,7 @@ impl Destination {
             retry_min: Duration::from_millis(raw.retry_min_ms),
             retry_max: Duration::from_millis(raw.retry_max_ms),
             refusals_max,
+            refuse_after_min: Duration::from_secs(raw.refuse_after_min_s),
             response_timeout: Duration::from_millis(raw.response_timeout_ms),
         })
     }
@@ -216,6 +230,7 @@ mod tests {
         assert_eq!((vna.called_ae.as_str(), vna.calling_ae.as_str()), ("ARCHIVE", "FOVEA"));
         assert_eq!((vna.retry_min, vna.retry_max), (Duration::from_secs(1), Duration::from_secs(300)));
         assert_eq!((vna.refusals_max.get(), vna.what.len()), (5, 2));
+        assert_eq!(vna.refuse_after_min, Duration::from_secs(24 * 3600), "an ill archive is given a day");
         assert_eq!(check("").unwrap(), Config::default());
     }
 
@@ -236,6 +251,7 @@ mod tests {
             ("kind =", "retry_min_ms = 5\nkind =", "sync.destination.retry_min_ms"),
             ("kind =", "retry_max_ms = 500\nkind =", "retry_max_ms"),
             ("kind =", "refusals_max = 0\nkind =", "sync.destination.refusals_max"),
+            ("kind =", "refuse_after_min_s = 99999999\nkind =", "sync.destination.refuse_after_min_s"),
         ] {
             let error = check(&GOOD.replace(good, bad)).unwrap_err();
             assert!(error.contains(key), "{bad}: {error}");

@@ -5,8 +5,8 @@
 //! Standard: PS3.4 annex B (storage), PS3.7 annex C (statuses).
 
 use crate::config::Destination;
-use fovea_core::{Parcel, Uid};
-use fovea_dimse::{Context, Scu, ScuConfig, ScuError, Status, part10_head};
+use fovea_core::{Parcel, PortError, Uid};
+use fovea_dimse::{Context, Part10Error, Scu, ScuConfig, ScuError, Status, part10_head};
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::File;
@@ -25,7 +25,7 @@ const CONTEXTS_MAX: usize = 128;
 pub(crate) enum Sent {
     /// Success, or success with a warning.
     Delivered,
-    /// The archive does not want this object, or we cannot read it; the association stands.
+    /// The archive does not want this object; the association stands.
     Refused(String),
     /// The archive cannot take anything now; the association is of no more use.
     Unavailable(String),
@@ -100,10 +100,31 @@ impl Session {
     }
 }
 
-/// Moves an opened parcel to its data set. The error is about the file: sending it again will not help.
-pub(crate) fn to_data_set(mut file: File) -> Result<File, String> {
-    part10_head(&mut file).map_err(|error| chain(&error))?;
-    Ok(file)
+/// Why a parcel of ours cannot be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// It is gone or damaged: another try will not help.
+    ForGood(String),
+    /// No descriptor left, a disk that stumbles: that may pass, and says nothing about the parcel.
+    Now(String),
+}
+
+impl From<PortError> for Unreadable {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::NotHeld { .. } | PortError::Damaged { .. } => Self::ForGood(chain(&error)),
+            PortError::Io { .. } | PortError::OutOfSpace { .. } => Self::Now(chain(&error)),
+        }
+    }
+}
+
+/// Moves an opened parcel to its data set.
+pub(crate) fn to_data_set(mut file: File) -> Result<File, Unreadable> {
+    match part10_head(&mut file) {
+        Ok(_) => Ok(file),
+        Err(error @ Part10Error::Read { .. }) => Err(Unreadable::Now(chain(&error))),
+        Err(error) => Err(Unreadable::ForGood(chain(&error))),
+    }
 }
 
 fn judge(status: Status) -> Sent {
@@ -111,8 +132,8 @@ fn judge(status: Status) -> Sent {
         return Sent::Delivered;
     }
     match status.0 {
-        // Out of resources, resource limitation: about the archive, not about the object.
-        0xA700..=0xA7FF | 0x0213 => Sent::Unavailable(format!("the archive answered {status}")),
+        // Out of resources, resource limitation, processing failure: about the archive, not about the object.
+        0xA700..=0xA7FF | 0x0110 | 0x0213 => Sent::Unavailable(format!("the archive answered {status}")),
         _ => Sent::Refused(format!("the archive answered {status}")),
     }
 }
@@ -145,7 +166,7 @@ mod tests {
             (0x0122, false, true),
             (0xA900, false, true),
             (0xC000, false, true),
-            (0x0110, false, true),
+            (0x0110, false, false),
         ] {
             let sent = judge(Status(code));
             assert_eq!(sent == Sent::Delivered, delivered, "{code:04X}");

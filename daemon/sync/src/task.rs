@@ -3,7 +3,7 @@
 use crate::backoff::{Tries, pause};
 use crate::config::Destination;
 use crate::counters::Counters;
-use crate::deliver::{Sent, Session, chain, to_data_set};
+use crate::deliver::{Sent, Session, Unreadable, chain, to_data_set};
 use fovea_core::{Outbox, Parcel, PortError, UnixMicros};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,6 +28,9 @@ pub enum SyncError {
         source: JoinError,
     },
 }
+
+/// A refused object is tried at least so often before it is set aside.
+const TRIES_IN_REFUSAL_TIME: u32 = 16;
 
 /// What to do after a step.
 enum Step {
@@ -130,7 +133,7 @@ impl Task {
             Err(error) => return Ok(self.unavailable(&format!("the outbox cannot be read: {}", chain(&error)))),
         };
         let now = Instant::now();
-        let Some(first) = window.iter().position(|parcel| self.tries.ready(parcel.seq, now)) else {
+        let Some(first) = window.iter().position(|parcel| self.tries.ready(parcel.seq, parcel.lane, now)) else {
             let soonest = self.tries.next().filter(|_| !window.is_empty());
             let wait = soonest.map_or(LOOK_AGAIN, |at| at.saturating_duration_since(now));
             return Ok(Step::Idle(wait.clamp(Duration::from_millis(1), LOOK_AGAIN)));
@@ -138,7 +141,11 @@ impl Task {
         let parcel = &window[first];
         let data_set = match self.open(parcel.seq).await? {
             Ok(file) => file,
-            Err(why) => return self.refused(parcel, &why).await,
+            Err(Unreadable::ForGood(why)) => {
+                self.counters.failure(&why);
+                return self.set_aside(parcel, &why).await;
+            }
+            Err(Unreadable::Now(why)) => return Ok(self.failed(parcel, &why)),
         };
         let stale = |session: &Session| {
             // A refusal of the class is asked again with a new association only.
@@ -169,14 +176,18 @@ impl Task {
             }
             Sent::Refused(why) => self.refused(parcel, &why).await,
             Sent::Unavailable(why) => {
-                // Perhaps it is this object that breaks the archive: it waits longer each time, so others go first.
-                let Destination { retry_min, retry_max, .. } = self.destination;
-                self.tries.failed(parcel.seq, false, retry_min, retry_max);
                 self.session = None;
                 self.counters.note(|now| now.connected = false);
-                Ok(self.unavailable(&why))
+                Ok(self.failed(parcel, &why))
             }
         }
+    }
+
+    /// This parcel could not be sent now, and perhaps no other: it waits longer each time, so others go first.
+    fn failed(&mut self, parcel: &Parcel, why: &str) -> Step {
+        let Destination { retry_min, retry_max, .. } = self.destination;
+        self.tries.failed(parcel.seq, parcel.lane, retry_min, retry_max);
+        self.unavailable(why)
     }
 
     /// The destination cannot be used now.
@@ -192,15 +203,22 @@ impl Task {
         Step::Pause(pause)
     }
 
-    /// The archive does not want this object: again later, and in the end set aside.
+    /// The archive does not want this object: again later and ever more seldom, and in the end set aside.
     async fn refused(&mut self, parcel: &Parcel, why: &str) -> Result<Step, SyncError> {
-        let Destination { name, retry_min, retry_max, refusals_max, .. } = &self.destination;
+        let Destination { retry_min, retry_max, refusals_max, refuse_after_min, .. } = &self.destination;
         self.counters.failure(why);
-        let refusals = self.tries.failed(parcel.seq, true, *retry_min, *retry_max);
-        if refusals < refusals_max.get() {
+        let longest = (*retry_max).max(*refuse_after_min / TRIES_IN_REFUSAL_TIME);
+        let (refusals, since) = self.tries.refused(parcel.seq, parcel.lane, *retry_min, longest);
+        if refusals < refusals_max.get() || since < *refuse_after_min {
             return Ok(Step::On);
         }
-        log::warn!("destination {name}: parcel {} set aside after {refusals} refusals: {why}", parcel.seq);
+        self.set_aside(parcel, &format!("{why}, {refusals} times")).await
+    }
+
+    /// Gives the object up for this destination; the outbox keeps it.
+    async fn set_aside(&mut self, parcel: &Parcel, why: &str) -> Result<Step, SyncError> {
+        let name = &self.destination.name;
+        log::warn!("destination {name}: parcel {} set aside: {why}", parcel.seq);
         let (seq, name, why) = (parcel.seq, name.clone(), why.to_owned());
         match self.blocking(move |outbox| outbox.set_aside(seq, &name, &why)).await? {
             Ok(()) => {
@@ -235,13 +253,9 @@ impl Task {
         self.blocking(move |outbox| outbox.waiting(&name, &what, limit)).await
     }
 
-    /// The parcel's file, at its data set; the inner error is for good.
-    async fn open(&self, seq: u64) -> Result<Result<std::fs::File, String>, SyncError> {
-        self.blocking(move |outbox| {
-            let file = outbox.open_parcel(seq).map_err(|error| chain(&error))?;
-            to_data_set(file)
-        })
-        .await
+    /// The parcel's file, at its data set.
+    async fn open(&self, seq: u64) -> Result<Result<std::fs::File, Unreadable>, SyncError> {
+        self.blocking(move |outbox| to_data_set(outbox.open_parcel(seq)?)).await
     }
 
     async fn blocking<T: Send + 'static>(

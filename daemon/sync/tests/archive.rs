@@ -139,7 +139,7 @@ fn destination(address: SocketAddr) -> Destination {
     let text = format!(
         "[[destination]]\nname = 'vna'\nkind = 'dimse'\naddress = '{address}'\nae_title = 'ARCHIVE'\n\
          what = ['findings', 'deidentified']\nretry_min_ms = 20\nretry_max_ms = 200\nrefusals_max = 3\n\
-         response_timeout_ms = 500\n"
+         refuse_after_min_s = 0\nresponse_timeout_ms = 500\n"
     );
     let raw: RawConfig = toml::from_str(&text).unwrap();
     Config::new(raw, &AeTitle::new("FOVEA").unwrap()).unwrap().destinations.remove(0)
@@ -204,15 +204,14 @@ struct Running {
 
 impl Running {
     fn start(outbox: &Arc<MemoryStore>, address: SocketAddr) -> Self {
+        Self::start_with(outbox, outbox.clone(), destination(address))
+    }
+
+    /// Sends what `seen` shows of `outbox`.
+    fn start_with(outbox: &Arc<MemoryStore>, seen: Arc<dyn Outbox>, destination: Destination) -> Self {
         let (doorbell, counters) = (Arc::new(Notify::new()), Arc::new(Counters::default()));
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(
-            destination(address),
-            outbox.clone() as Arc<dyn Outbox>,
-            doorbell.clone(),
-            counters.clone(),
-            stop.clone(),
-        ));
+        let task = tokio::spawn(run(destination, seen, doorbell.clone(), counters.clone(), stop.clone()));
         Self { outbox: outbox.clone(), doorbell, counters, stop, task }
     }
 
@@ -439,4 +438,101 @@ async fn a_parcel_whose_file_is_not_dicom_is_set_aside_and_the_others_go_on() {
     let running = Running::start(&outbox, archive.address);
     running.until_empty().await;
     assert_eq!((archive.stored(), running.stop().await.set_aside), (vec!["2.1".to_owned()], 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_is_ill_for_a_while_and_refuses_everything_gets_everything_once_it_is_well() {
+    for code in [0x0110, 0xC000, 0xA900, 0x0122] {
+        let outbox = Arc::new(MemoryStore::new());
+        dispatch(&outbox, "1.1", &[("2.1", Lane::Findings, 100), ("3.1", Lane::Pixels, 100)]);
+        // More often than `refusals_max`, but not for a day.
+        let archive = Archive::start(Arc::new(move |_, tries| Answer::Say(if tries < 5 { code } else { 0 }))).await;
+        let mut destination = destination(archive.address);
+        destination.refuse_after_min = Duration::from_secs(2);
+        destination.retry_max = Duration::from_millis(40);
+        let running = Running::start_with(&outbox, outbox.clone(), destination);
+        running.until_empty().await;
+        let mut stored = archive.stored();
+        stored.sort();
+        assert_eq!(stored, ["2.1", "3.1"], "{code:04X}");
+        let counters = running.stop().await;
+        assert_eq!((counters.sent, counters.set_aside), (2, 0), "{code:04X}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_refused_long_enough_is_set_aside_and_others_go_on_meanwhile() {
+    let outbox = Arc::new(MemoryStore::new());
+    dispatch(&outbox, "1.1", &[("2.1", Lane::Findings, 100), ("3.1", Lane::Pixels, 100)]);
+    let archive = Archive::start(Arc::new(|name, _| Answer::Say(if name == "2.1" { 0xC000 } else { 0 }))).await;
+    let mut destination = destination(archive.address);
+    destination.refuse_after_min = Duration::from_secs(2);
+    let begun = std::time::Instant::now();
+    let running = Running::start_with(&outbox, outbox.clone(), destination);
+    running.until("the other object", |_| archive.stored() == ["3.1"]).await;
+    assert_eq!(running.counters.snapshot().set_aside, 0);
+    running.until_empty().await;
+    assert!(begun.elapsed() >= Duration::from_secs(2), "not before its time");
+    assert_eq!(running.stop().await.set_aside, 1);
+}
+
+/// An outbox whose parcels cannot be opened for a while.
+struct Stumbling {
+    outbox: Arc<MemoryStore>,
+    failures_left: std::sync::atomic::AtomicU32,
+    error: fn() -> PortError,
+}
+
+impl Outbox for Stumbling {
+    fn open_parcel(&self, seq: u64) -> Result<std::fs::File, PortError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let fails = self.failures_left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        if fails { Err((self.error)()) } else { self.outbox.open_parcel(seq) }
+    }
+
+    fn dispatch(
+        &self,
+        source: &Uid,
+        parcels: Vec<NewParcel>,
+        quarantined: Vec<Quarantined>,
+        now: UnixMicros,
+    ) -> Result<(), PortError> {
+        self.outbox.dispatch(source, parcels, quarantined, now)
+    }
+
+    fn waiting(&self, destination: &str, wants: &[What], limit: usize) -> Result<Vec<Parcel>, PortError> {
+        self.outbox.waiting(destination, wants, limit)
+    }
+
+    fn delivered(&self, seq: u64, destination: &str, at: UnixMicros) -> Result<(), PortError> {
+        self.outbox.delivered(seq, destination, at)
+    }
+
+    fn set_aside(&self, seq: u64, destination: &str, reason: &str) -> Result<(), PortError> {
+        self.outbox.set_aside(seq, destination, reason)
+    }
+
+    fn sent_for(&self, source: &Uid) -> Result<(Vec<ParcelState>, Vec<Quarantined>), PortError> {
+        self.outbox.sent_for(source)
+    }
+
+    fn parcels_after(&self, after: u64, limit: usize) -> Result<Vec<ParcelState>, PortError> {
+        self.outbox.parcels_after(after, limit)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parcel_that_cannot_be_opened_now_is_sent_later_and_one_that_is_gone_is_set_aside() {
+    let too_many_files = || PortError::Io { doing: "open".into(), source: std::io::Error::from_raw_os_error(24) };
+    let gone = || PortError::NotHeld { what: "its file".into() };
+    for (error, failures, sent) in [(too_many_files as fn() -> PortError, 5, 1), (gone, 1, 0)] {
+        let outbox = Arc::new(MemoryStore::new());
+        dispatch(&outbox, "1.1", &[("2.1", Lane::Findings, 100)]);
+        let archive = Archive::start(always(0)).await;
+        let seen = Arc::new(Stumbling { outbox: outbox.clone(), failures_left: failures.into(), error });
+        let running = Running::start_with(&outbox, seen, destination(archive.address));
+        running.until_empty().await;
+        let counters = running.stop().await;
+        assert_eq!((counters.sent, counters.set_aside), (sent, 1 - sent));
+    }
 }
