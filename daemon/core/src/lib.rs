@@ -12,6 +12,7 @@
 //! ```
 
 mod analysis;
+mod chain;
 mod finding;
 mod frame;
 mod ids;
@@ -21,6 +22,7 @@ mod ports;
 mod uid;
 
 pub use analysis::{Analysis, Scores, StageTimes, Verdict};
+pub use chain::chain;
 pub use finding::{
     Band, Code, Finding, FindingStatus, Measurement, ModelRef, Outcome, Priority, ReaderGrade, Reason, Region, Timing,
 };

@@ -250,7 +250,11 @@ pub trait Outbox: Send + Sync {
     /// # Errors
     /// On any error nothing of it is held.
     fn dispatch(
-        &self, source_sop_instance_uid: &Uid, parcels: Vec<NewParcel>, quarantined: Vec<Quarantined>, now: UnixMicros,
+        &self,
+        source_sop_instance_uid: &Uid,
+        parcels: Vec<NewParcel>,
+        quarantined: Vec<Quarantined>,
+        now: UnixMicros,
     ) -> Result<(), PortError>;
 
     /// Up to `limit` parcels of the wanted kinds that `destination` neither has nor refused: by lane, then by age.

@@ -1,7 +1,7 @@
 //! Lets the capture folder have pictures decoded in the worker's sandbox: this process parses no untrusted pixel.
 
-use crate::logging::chain;
 use crate::worker_thread::{self, WorkerThread};
+use fovea_core::chain;
 use fovea_receive::{PictureDecoder, PictureError, RawPicture};
 use fovea_worker::WorkerError;
 use std::fs::File;

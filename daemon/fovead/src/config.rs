@@ -4,8 +4,7 @@
 //! Promise: every key has a default that works on one box without a network; unknown keys are refused.
 //! A stage's section is defined beside the stage; here are only `[node]`, `[infer]` and `[log]`.
 
-use crate::logging::chain;
-use fovea_core::AeTitle;
+use fovea_core::{AeTitle, chain};
 use fovea_infer::TrustedKey;
 use fovea_worker::WorkerConfig;
 use serde::Deserialize;
@@ -131,7 +130,7 @@ impl Config {
             node: node(raw.node)?,
             worker: worker(raw.infer, &state)?,
             store: fovea_store::Config::new(raw.store, Some(&state))?,
-            deid: fovea_deid::Config::try_from(raw.deid)?,
+            deid: deid(raw.deid)?,
             destinations: fovea_sync::Config::new(raw.sync, &calling_ae)?.destinations,
             log_level: raw.log.level.parse().map_err(|_| ConfigError::Value {
                 key: "log.level",
@@ -140,6 +139,15 @@ impl Config {
             receive,
         })
     }
+}
+
+/// A key file that is there is read now: a bad one is a matter of configuration, not of the first start.
+fn deid(raw: fovea_deid::RawConfig) -> Result<fovea_deid::Config, ConfigError> {
+    let config = fovea_deid::Config::try_from(raw)?;
+    if let Some(path) = config.key_file.as_deref().filter(|path| path.exists()) {
+        fovea_deid::load_or_create_key(path)?;
+    }
+    Ok(config)
 }
 
 /// The name goes into reports as a device's observer name (VR LO, 64 characters).

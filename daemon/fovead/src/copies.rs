@@ -6,15 +6,15 @@
 
 use crate::config::Config;
 use crate::identity;
-use crate::logging::chain;
 use fovea_core::{
-    Accepted, Finding, Inbox, Lane, NewParcel, Outcome, PortError, Priority, Quarantined, TempObject, What,
+    Accepted, Finding, Inbox, Lane, NewParcel, Outcome, PortError, Priority, Quarantined, TempObject, What, chain,
 };
 use fovea_deid::{DeidError, Deidentifier, load_or_create_key};
 use fovea_report::{Algorithm, Observer, structured_report};
 use fovea_store::Store;
 use std::fs::File;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 const MANUFACTURER: &str = "Fovea";
@@ -61,16 +61,22 @@ impl Copies {
         let uid = &finding.sop_instance_uid;
         let accepted = self.store.accepted(uid)?;
         let accepted = accepted.ok_or_else(|| PortError::NotHeld { what: format!("object {uid}") })?;
-        self.report(finding, &mut made)?;
-        self.deidentified(finding, &accepted, &mut made)?;
+        made.part(What::Findings, |made| self.report(finding, made))?;
+        made.part(What::Deidentified, |made| self.deidentified(&accepted, made))?;
         if self.originals_wanted {
-            self.original(finding, &accepted, &mut made)?;
+            made.part(What::Originals, |made| self.original(&accepted, made))?;
         }
         Ok(made)
     }
 
+    /// The notes of a finding for which nothing could be put into the outbox.
+    pub fn held_back(why: &str) -> Vec<Quarantined> {
+        let note = |what| Quarantined { what, reason: format!("it could not be put into the outbox: {why}") };
+        vec![note(What::Findings), note(What::Deidentified)]
+    }
+
     fn report(&self, finding: &Finding, made: &mut Made) -> Result<(), PortError> {
-        let Some(mut source) = self.open(finding, What::Findings, made) else { return Ok(()) };
+        let mut source = self.store.open_object(&finding.sop_instance_uid)?;
         // From the finding alone, not from what serves now: a replay after an update must say the same.
         let algorithm = finding.model.as_ref().map(|model| {
             Algorithm::artificial_intelligence(&format!("Fovea {}", model.id), &model.version, MANUFACTURER)
@@ -96,8 +102,8 @@ impl Copies {
         Ok(())
     }
 
-    fn deidentified(&self, finding: &Finding, accepted: &Accepted, made: &mut Made) -> Result<(), PortError> {
-        let Some(source) = self.open(finding, What::Deidentified, made) else { return Ok(()) };
+    fn deidentified(&self, accepted: &Accepted, made: &mut Made) -> Result<(), PortError> {
+        let source = self.store.open_object(&accepted.header.sop_instance_uid)?;
         let mut content = self.store.open_result_temp()?;
         match self.deid.copy(source, &accepted.header, &mut content.file) {
             Ok(copy) => made.parcels.push(NewParcel {
@@ -109,16 +115,13 @@ impl Copies {
                 content,
             }),
             Err(DeidError::Quarantine { reason }) => made.hold(What::Deidentified, reason),
-            Err(error) => {
-                log::error!("no copy of {}: {}", accepted.header.sop_instance_uid, chain(&error));
-                made.hold(What::Deidentified, format!("no copy could be made: {}", chain(&error)));
-            }
+            Err(DeidError::Io { doing, source }) => return Err(io_error(doing, source)),
         }
         Ok(())
     }
 
-    fn original(&self, finding: &Finding, accepted: &Accepted, made: &mut Made) -> Result<(), PortError> {
-        let Some(source) = self.open(finding, What::Originals, made) else { return Ok(()) };
+    fn original(&self, accepted: &Accepted, made: &mut Made) -> Result<(), PortError> {
+        let source = self.store.open_object(&accepted.header.sop_instance_uid)?;
         let mut content = self.store.open_result_temp()?;
         copy(source, &mut content)?;
         made.parcels.push(NewParcel {
@@ -131,20 +134,27 @@ impl Copies {
         });
         Ok(())
     }
-
-    /// The stored object; where it cannot be opened, a note, so that it does not hold up the others for ever.
-    fn open(&self, finding: &Finding, what: What, made: &mut Made) -> Option<File> {
-        match self.store.open_object(&finding.sop_instance_uid) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                made.hold(what, format!("the stored object cannot be read: {}", chain(&error)));
-                None
-            }
-        }
-    }
 }
 
 impl Made {
+    /// Makes one part. A stored object that is gone or damaged, and a defect of ours that panics over it, hold that part
+    /// back with the reason: neither may stop the box or the other parts.
+    fn part(&mut self, what: What, make: impl FnOnce(&mut Self) -> Result<(), PortError>) -> Result<(), PortError> {
+        // What `make` leaves behind when it panics is at most a finished parcel; temporary files remove themselves.
+        match catch_unwind(AssertUnwindSafe(|| make(self))) {
+            Ok(Err(error @ (PortError::NotHeld { .. } | PortError::Damaged { .. }))) => {
+                self.hold(what, format!("the stored object cannot be read: {}", chain(&error)));
+                Ok(())
+            }
+            Ok(done) => done,
+            Err(_) => {
+                log::error!("making {what:?} panicked: a defect of this program, please report it");
+                self.hold(what, "a defect of this program: making it panicked".to_owned());
+                Ok(())
+            }
+        }
+    }
+
     fn hold(&mut self, what: What, reason: String) {
         self.quarantined.push(Quarantined { what, reason });
     }

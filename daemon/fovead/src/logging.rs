@@ -22,15 +22,3 @@ pub fn install(level: LevelFilter) -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-/// An error with all that lies behind it, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
-}

@@ -6,8 +6,10 @@
 mod capture;
 mod config;
 mod copies;
+mod heartbeat;
 mod identity;
 mod logging;
+mod patience;
 mod pipeline;
 mod status;
 mod supervise;
@@ -62,7 +64,7 @@ fn main() -> ExitCode {
     let config = match Config::load(args.config.as_deref(), args.state.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("fovead: {}", logging::chain(&error));
+            eprintln!("fovead: {}", fovea_core::chain(&error));
             return ExitCode::from(EXIT_CONFIG);
         }
     };

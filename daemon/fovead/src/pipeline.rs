@@ -9,12 +9,12 @@
 //! the backlog, and a doorbell only shortens the wait.
 
 use crate::copies::Copies;
-use crate::logging::chain;
+use crate::heartbeat::Heartbeat;
+use crate::patience::Patience;
 use crate::worker_thread::WorkerThread;
-use fovea_core::{Accepted, Analysis, Finding, Inbox, Ledger, Outbox, PortError, Reason, Recorded, UnixMicros};
+use fovea_core::{Accepted, Analysis, Finding, Inbox, Ledger, Outbox, PortError, Reason, Recorded, UnixMicros, chain};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,8 @@ pub struct Pipeline {
     pub worker: WorkerThread,
     pub copies: Arc<Copies>,
     pub bells: Bells,
-    pub beat: Heartbeat,
+    pub analysing: Heartbeat,
+    pub dispatching: Heartbeat,
 }
 
 /// Doorbells: each says "look again", none carries data.
@@ -49,60 +50,53 @@ pub struct Bells {
     pub dispatched: Arc<[Arc<Notify>]>,
 }
 
-/// When the analyse loop last went round, for the watchdog.
-#[derive(Clone, Default)]
-pub struct Heartbeat(Arc<AtomicI64>);
-
-impl Heartbeat {
-    /// Time since the last round.
-    pub fn age(&self) -> Duration {
-        Duration::from_micros(now().since(UnixMicros(self.0.load(Ordering::Relaxed))))
-    }
-
-    pub fn beat(&self) {
-        self.0.store(now().0, Ordering::Relaxed);
-    }
-}
-
 impl Pipeline {
     /// Gives every accepted object its one outcome, oldest first, until `stop` fires; the object in hand is finished.
     pub async fn analyse(self: Arc<Self>, stop: CancellationToken) {
+        let mut patience = Patience::default();
         while !stop.is_cancelled() {
-            self.beat.beat();
+            self.analysing.beat();
             let inbox = Arc::clone(&self.inbox);
-            match blocking(move || inbox.pending(BATCH)).await {
-                Ok(batch) if batch.is_empty() => wait(&self.bells.accepted, &stop).await,
-                Ok(batch) => {
-                    for accepted in batch {
-                        if stop.is_cancelled() {
-                            return;
-                        }
-                        self.beat.beat();
-                        if let Err(error) = self.look_at(accepted).await {
-                            log::error!("an object waits for its outcome: {}", chain(&error));
-                            pause(&stop).await;
-                        }
-                    }
-                }
+            let batch = match blocking(move || inbox.pending(BATCH)).await {
+                Ok(batch) => batch,
                 Err(error) => {
                     log::error!("the inbox cannot be read: {}", chain(&error));
                     pause(&stop).await;
+                    continue;
+                }
+            };
+            if batch.is_empty() {
+                wait(&self.bells.accepted, &stop).await;
+            }
+            for accepted in batch {
+                if stop.is_cancelled() {
+                    return;
+                }
+                self.analysing.beat();
+                let uid = accepted.header.sop_instance_uid.clone();
+                match self.look_at(accepted, &mut patience).await {
+                    Ok(()) => patience.done(&uid),
+                    Err(error) => {
+                        log::error!("{uid} waits for its outcome: {}", chain(&error));
+                        pause(&stop).await;
+                    }
                 }
             }
         }
     }
 
     /// worker -> triage -> ledger, for one object.
-    async fn look_at(&self, accepted: Accepted) -> Result<(), PortError> {
+    async fn look_at(&self, accepted: Accepted, patience: &mut Patience) -> Result<(), StepError> {
         let taken_at = now();
-        let (inbox, uid) = (Arc::clone(&self.inbox), accepted.header.sop_instance_uid.clone());
-        let analysis = match blocking(move || inbox.open_object(&uid)).await {
-            Ok(object) => self.worker.analyse(object, accepted.header.clone()).await,
-            Err(error) => {
-                log::error!("an accepted object cannot be opened: {}", chain(&error));
-                let advice = "Send it again if the sender still has it; run `foveactl doctor`";
-                Analysis::not_analysed(Reason::new("object_unreadable", "the stored object cannot be read", advice))
+        let analysis = match self.analysis(&accepted).await {
+            Ok(analysis) => analysis,
+            Err(error)
+                if error.is_final() || patience.is_at_its_end(&accepted.header.sop_instance_uid, Instant::now()) =>
+            {
+                log::error!("{} is given up: {}", accepted.header.sop_instance_uid, chain(&error));
+                Analysis::not_analysed(error.reason())
             }
+            Err(error) => return Err(error),
         };
         let finding = fovea_triage::triage(&accepted, analysis, taken_at, now());
         log::info!(
@@ -111,48 +105,96 @@ impl Pipeline {
         );
         let ledger = Arc::clone(&self.ledger);
         if let Recorded::Already(_) = blocking(move || ledger.record(finding)).await? {
-            log::warn!("an object came up twice; its first outcome stands");
+            log::warn!("{} came up twice; its first outcome stands", accepted.header.sop_instance_uid);
         }
         self.bells.recorded.notify_one();
         self.bells.published.send_modify(|count| *count += 1);
         Ok(())
     }
 
+    async fn analysis(&self, accepted: &Accepted) -> Result<Analysis, StepError> {
+        let (inbox, uid) = (Arc::clone(&self.inbox), accepted.header.sop_instance_uid.clone());
+        let object = blocking(move || inbox.open_object(&uid)).await?;
+        self.worker.analyse(object, accepted.header.clone()).await.ok_or(StepError::NoWorker)
+    }
+
     /// Puts report and copy of every finding into the outbox, oldest first, until `stop` fires.
     pub async fn dispatch(self: Arc<Self>, stop: CancellationToken) {
+        let mut patience = Patience::default();
         while !stop.is_cancelled() {
+            self.dispatching.beat();
             let ledger = Arc::clone(&self.ledger);
-            match blocking(move || ledger.undispatched(BATCH)).await {
-                Ok(batch) if batch.is_empty() => wait(&self.bells.recorded, &stop).await,
-                Ok(batch) => {
-                    for finding in batch {
-                        if stop.is_cancelled() {
-                            return;
-                        }
-                        if let Err(error) = self.send_off(finding).await {
-                            log::error!("a finding waits for the outbox: {}", chain(&error));
-                            pause(&stop).await;
-                        }
-                    }
-                }
+            let batch = match blocking(move || ledger.undispatched(BATCH)).await {
+                Ok(batch) => batch,
                 Err(error) => {
                     log::error!("the ledger cannot be read: {}", chain(&error));
                     pause(&stop).await;
+                    continue;
+                }
+            };
+            if batch.is_empty() {
+                wait(&self.bells.recorded, &stop).await;
+            }
+            for finding in batch {
+                if stop.is_cancelled() {
+                    return;
+                }
+                self.dispatching.beat();
+                let uid = finding.sop_instance_uid.clone();
+                match self.send_off(finding, &mut patience).await {
+                    Ok(()) => patience.done(&uid),
+                    Err(error) => {
+                        log::error!("the finding of {uid} waits for the outbox: {}", chain(&error));
+                        pause(&stop).await;
+                    }
                 }
             }
         }
     }
 
     /// report and deid -> outbox, for one finding.
-    async fn send_off(&self, finding: Finding) -> Result<(), PortError> {
-        let (outbox, copies) = (Arc::clone(&self.outbox), Arc::clone(&self.copies));
-        blocking(move || {
+    async fn send_off(&self, finding: Finding, patience: &mut Patience) -> Result<(), PortError> {
+        let (outbox, copies, uid) =
+            (Arc::clone(&self.outbox), Arc::clone(&self.copies), finding.sop_instance_uid.clone());
+        let sent = blocking(move || {
             let made = copies.make(&finding)?;
             outbox.dispatch(&finding.sop_instance_uid, made.parcels, made.quarantined, now())
-        })
-        .await?;
+        });
+        if let Err(error) = sent.await {
+            let full = matches!(error, PortError::OutOfSpace { .. });
+            if full || !patience.is_at_its_end(&uid, Instant::now()) {
+                return Err(error);
+            }
+            log::error!("report and copy of {uid} are held back: {}", chain(&error));
+            let (outbox, held) = (Arc::clone(&self.outbox), Copies::held_back(&chain(&error)));
+            blocking(move || outbox.dispatch(&uid, Vec::new(), held, now())).await?;
+        }
         self.bells.dispatched.iter().for_each(|bell| bell.notify_one());
         Ok(())
+    }
+}
+
+/// Why an object has no analysis yet.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error("the store could not do it")]
+    Port(#[from] PortError),
+    #[error("no worker can be started, see `foveactl doctor`")]
+    NoWorker,
+}
+
+impl StepError {
+    /// Trying again cannot help: the stored object itself is gone or damaged.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Port(PortError::NotHeld { .. } | PortError::Damaged { .. }))
+    }
+
+    fn reason(&self) -> Reason {
+        let advice = "Take the picture again if you can, and tell the person who looks after the box";
+        match self {
+            Self::Port(_) => Reason::new("object_unreadable", "the stored object cannot be read", advice),
+            Self::NoWorker => Reason::new("worker_unavailable", "no worker could be started", advice),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! One object that says what is running and how it is: counters and snapshots, no disk and no lock held for long.
+//! One object that says what is running and how it is: counters, snapshots and the index. Blocks for as long as a
+//! disk call.
 
 use crate::config::{Config, Node};
-use crate::logging::chain;
 use crate::worker_thread::{Snapshot, WorkerThread};
+use fovea_core::chain;
 use fovea_store::Store;
 use fovea_worker::{ModelState, ModelStatus};
 use serde_json::{Value, json};
@@ -31,9 +32,7 @@ impl StatusSource {
         let listen = format!("{}@{}", config.receive.ae_title, config.receive.listen);
         Self { started: Instant::now(), node: config.node.clone(), listen, store, worker, receive, sync }
     }
-}
 
-impl StatusSource {
     /// The status as one object; keys are stable.
     pub fn object(&self) -> Value {
         let worker = self.worker.snapshot();

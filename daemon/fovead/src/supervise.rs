@@ -7,16 +7,17 @@
 use crate::capture::SandboxedPictures;
 use crate::config::Config;
 use crate::copies::Copies;
-use crate::logging::chain;
-use crate::pipeline::{Bells, Heartbeat, Pipeline};
+use crate::heartbeat::Heartbeat;
+use crate::pipeline::{Bells, Pipeline};
 use crate::status::StatusSource;
 use crate::worker_thread::WorkerThread;
 use anyhow::Context;
-use fovea_core::{Inbox, Ledger, Outbox};
+use fovea_core::{Inbox, Ledger, Outbox, chain};
 use fovea_review::Api;
 use fovea_store::Store;
 use sd_notify::NotifyState;
 use std::future::Future;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,7 +58,7 @@ async fn supervise(config: Config, store: Arc<Store>, worker: WorkerThread) -> a
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
-    let beat = start(&config, store, worker, &stop, &mut tasks).await?;
+    let beats = start(&config, store, worker, &stop, &mut tasks).await?;
     notify(&[NotifyState::Ready, NotifyState::Status("accepting objects")]);
     log::info!("ready");
 
@@ -65,7 +66,7 @@ async fn supervise(config: Config, store: Arc<Store>, worker: WorkerThread) -> a
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         Some(task) = tasks.join_next() => Err(unasked(task)),
-        never = watchdog(beat, &config) => match never {},
+        never = watchdog(beats, &config) => match never {},
     };
     notify(&[NotifyState::Stopping]);
     log::info!("stopping");
@@ -80,14 +81,15 @@ async fn supervise(config: Config, store: Arc<Store>, worker: WorkerThread) -> a
     ended
 }
 
-/// Wires the stages together; returns the heartbeat of the analyse loop.
+/// Wires the stages together; returns the heartbeats of the two loops. The control socket opens last: who reaches it
+/// finds everything else at work.
 async fn start(
     config: &Config,
     store: Arc<Store>,
     worker: WorkerThread,
     stop: &CancellationToken,
     tasks: &mut Tasks,
-) -> anyhow::Result<Heartbeat> {
+) -> anyhow::Result<[Heartbeat; 2]> {
     let bells = Bells {
         accepted: Arc::new(Notify::new()),
         recorded: Arc::new(Notify::new()),
@@ -96,68 +98,73 @@ async fn start(
     };
     let (inbox, ledger, outbox): (Arc<dyn Inbox>, Arc<dyn Ledger>, Arc<dyn Outbox>) =
         (store.clone(), store.clone(), store.clone());
-    let beat = Heartbeat::default();
-    beat.beat();
-    let receive = Arc::new(config.receive.clone());
-    let receive_counters = Arc::new(fovea_receive::Counters::default());
 
-    let mut sync_counters = Vec::new();
+    let counters = Arc::new(fovea_receive::Counters::default());
+    take_in(config, &inbox, &bells.accepted, &counters, &worker, stop, tasks).await?;
+
+    let beats = [Heartbeat::new(), Heartbeat::new()];
+    let pipeline = Arc::new(Pipeline {
+        inbox,
+        ledger: ledger.clone(),
+        outbox: outbox.clone(),
+        worker: worker.clone(),
+        copies: Arc::new(Copies::new(config, store.clone())?),
+        bells: bells.clone(),
+        analysing: beats[0].clone(),
+        dispatching: beats[1].clone(),
+    });
+    spawn(tasks, "analyse", endless(pipeline.clone().analyse(stop.clone())));
+    spawn(tasks, "dispatch", endless(pipeline.dispatch(stop.clone())));
+
+    let mut sync = Vec::new();
     for (destination, bell) in config.destinations.iter().zip(bells.dispatched.iter()) {
         let counters = Arc::new(fovea_sync::Counters::default());
-        sync_counters.push((destination.name.clone(), Arc::clone(&counters)));
+        sync.push((destination.name.clone(), Arc::clone(&counters)));
         let sending = fovea_sync::run(destination.clone(), outbox.clone(), bell.clone(), counters, stop.clone());
         spawn(tasks, "sync", sending);
     }
 
-    let status = StatusSource::new(config, store.clone(), worker.clone(), receive_counters.clone(), sync_counters);
-    let api = Api {
-        inbox: inbox.clone(),
-        ledger: ledger.clone(),
-        outbox: outbox.clone(),
-        status: Arc::new(move || status.object()),
-        recorded: bells.published.subscribe(),
-    };
-    let socket = config.store.state_dir.join("control.sock");
-    let control_stop = stop.clone();
+    let status = StatusSource::new(config, store, worker, counters, sync);
+    let status = Arc::new(move || status.object());
+    let api = Api { ledger, outbox, status, recorded: bells.published.subscribe() };
+    let (socket, control_stop) = (config.store.state_dir.join("control.sock"), stop.clone());
     spawn(tasks, "control socket", async move { fovea_review::serve(&socket, api, control_stop).await });
+    Ok(beats)
+}
 
-    let copies = Arc::new(Copies::new(config, store.clone())?);
-    let pipeline = Arc::new(Pipeline {
-        inbox: inbox.clone(),
-        ledger,
-        outbox,
-        worker: worker.clone(),
-        copies,
-        bells: bells.clone(),
-        beat: beat.clone(),
-    });
-    let (analysing, dispatching) = (pipeline.clone().analyse(stop.clone()), pipeline.dispatch(stop.clone()));
-    spawn(tasks, "analyse", async move {
-        analysing.await;
-        Ok::<(), std::convert::Infallible>(())
-    });
-    spawn(tasks, "dispatch", async move {
-        dispatching.await;
-        Ok::<(), std::convert::Infallible>(())
-    });
+/// Opens the two ways in: the DICOM port and the capture folder.
+async fn take_in(
+    config: &Config,
+    inbox: &Arc<dyn Inbox>,
+    accepted: &Arc<Notify>,
+    counters: &Arc<fovea_receive::Counters>,
+    worker: &WorkerThread,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
+    let listen = config.receive.listen;
+    let listener = tokio::net::TcpListener::bind(listen).await;
+    let listener = listener.with_context(|| format!("listen on {listen} ([receive] listen)"))?;
+    log::info!("DICOM: {} on {listen}", config.receive.ae_title);
+    let receive = Arc::new(config.receive.clone());
+    let serving =
+        fovea_receive::serve(listener, receive, counters.clone(), inbox.clone(), accepted.clone(), stop.clone());
+    spawn(tasks, "receive", serving);
 
-    let pictures = Arc::new(SandboxedPictures::new(worker));
-    let capture_dir = config.store.state_dir.join("capture");
-    spawn(
-        tasks,
-        "capture",
-        fovea_receive::watch(capture_dir, inbox.clone(), bells.accepted.clone(), pictures, stop.clone()),
-    );
+    let folder = config.store.state_dir.join("capture");
+    // Made here as well, so that it is there when we say that we are ready.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.with_context(|| format!("make the folder {}", folder.display()))?;
+    let pictures = Arc::new(SandboxedPictures::new(worker.clone()));
+    let watching = fovea_receive::watch(folder, inbox.clone(), accepted.clone(), pictures, stop.clone());
+    spawn(tasks, "capture", watching);
+    Ok(())
+}
 
-    let listener = tokio::net::TcpListener::bind(config.receive.listen).await;
-    let listener = listener.with_context(|| format!("listen on {} ([receive] listen)", config.receive.listen))?;
-    log::info!("DICOM: {} on {}", config.receive.ae_title, config.receive.listen);
-    spawn(
-        tasks,
-        "receive",
-        fovea_receive::serve(listener, receive, receive_counters, inbox, bells.accepted, stop.clone()),
-    );
-    Ok(beat)
+/// A loop that knows no error of its own.
+async fn endless(task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    task.await;
+    Ok(())
 }
 
 fn spawn<E: std::error::Error + Send + Sync + 'static>(
@@ -176,17 +183,16 @@ fn unasked(task: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinErr
     }
 }
 
-/// Feeds systemd's watchdog while the analyse loop goes round: a box that hangs is restarted.
-async fn watchdog(beat: Heartbeat, config: &Config) -> std::convert::Infallible {
+/// Feeds systemd's watchdog while both loops go round: a box that hangs is restarted.
+async fn watchdog(beats: [Heartbeat; 2], config: &Config) -> std::convert::Infallible {
     let Some(interval) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     // One object may take both of its tries to the deadline, and a reload of the worker between them.
     let round_max = 3 * config.worker.object_deadline + config.worker.load_deadline;
     loop {
         tokio::time::sleep(interval / 3).await;
-        if beat.age() < round_max {
-            notify(&[NotifyState::Watchdog]);
-        } else {
-            log::error!("the analyse loop has not gone round for {} s", beat.age().as_secs());
+        match beats.iter().map(Heartbeat::age).max() {
+            Some(age) if age >= round_max => log::error!("a loop has not gone round for {} s", age.as_secs()),
+            _ => notify(&[NotifyState::Watchdog]),
         }
     }
 }

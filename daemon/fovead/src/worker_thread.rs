@@ -1,10 +1,9 @@
 //! The OS thread that owns the worker's client: pictures go in, analyses come out, one at a time.
 //!
 //! In: jobs over a bounded channel. Out: one answer for each job.
-//! Promise: an answer always comes (invariant 2): while no worker can be started, it is "not analysed" with the reason.
+//! Promise: an answer always comes; while no worker can be started it is none, and the object waits.
 
-use crate::logging::chain;
-use fovea_core::{Analysis, ObjectHeader, Reason};
+use fovea_core::{Analysis, ObjectHeader, Verdict, chain};
 use fovea_worker::{ModelStatus, Picture, Worker, WorkerConfig, WorkerError, WorkerStatus};
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +16,7 @@ const JOBS_MAX: usize = 2;
 const START_PAUSE: Duration = Duration::from_secs(10);
 
 enum Job {
-    Analyse { object: File, header: Box<ObjectHeader>, reply: oneshot::Sender<Analysis> },
+    Analyse { object: File, header: Box<ObjectHeader>, reply: oneshot::Sender<Option<Analysis>> },
     Picture { file: File, reply: oneshot::Sender<Result<Picture, WorkerError>> },
 }
 
@@ -67,14 +66,11 @@ impl WorkerThread {
         Ok(Self { jobs, snapshot })
     }
 
-    /// One answer for one object. Never fails; takes at most the worker's deadlines.
-    pub async fn analyse(&self, object: File, header: ObjectHeader) -> Analysis {
+    /// One answer for one object; none while no worker can be started. Takes at most the worker's deadlines.
+    pub async fn analyse(&self, object: File, header: ObjectHeader) -> Option<Analysis> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Analyse { object, header: Box::new(header), reply };
-        if self.jobs.send(job).await.is_err() {
-            return unavailable("the worker thread has ended");
-        }
-        answer.await.unwrap_or_else(|_| unavailable("the worker thread has ended"))
+        self.jobs.send(Job::Analyse { object, header: Box::new(header), reply }).await.ok()?;
+        answer.await.ok().flatten()
     }
 
     /// A PNG or JPEG as raw RGB, decoded in the sandbox. Blocks; call it off the async workers.
@@ -105,10 +101,9 @@ impl Owner {
             self.ensure_started();
             match job {
                 Job::Analyse { object, header, reply } => {
-                    let analysis = match &mut self.worker {
-                        Some(worker) => worker.analyse(&object, &header),
-                        None => unavailable("the worker cannot be started, see `foveactl doctor`"),
-                    };
+                    let analysis = self.worker.as_mut().map(|worker| worker.analyse(&object, &header));
+                    // The worker could not be brought up again: that says nothing about the object.
+                    let analysis = analysis.filter(|analysis| !is_unavailable(analysis));
                     // Nobody waits when the daemon is stopping: the object stays pending.
                     let _stays_pending = reply.send(analysis);
                 }
@@ -151,6 +146,6 @@ impl Owner {
     }
 }
 
-fn unavailable(why: &str) -> Analysis {
-    Analysis::not_analysed(Reason::new("worker_unavailable", why, "Call the person who looks after the box"))
+fn is_unavailable(analysis: &Analysis) -> bool {
+    matches!(&analysis.verdict, Verdict::NotAnalysed(reason) if reason.code == "worker_unavailable")
 }

@@ -6,7 +6,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use fovea_core::{Finding, FindingId, Inbox, Ledger, Outbox, ParcelState, PortError, Quarantined, Uid};
+use fovea_core::{Finding, FindingId, Ledger, Outbox, ParcelState, PortError, Quarantined, Uid};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,11 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// What the API reads. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
-    /// Accepted objects.
-    pub inbox: Arc<dyn Inbox>,
     /// Findings.
     pub ledger: Arc<dyn Ledger>,
     /// What leaves the box.
     pub outbox: Arc<dyn Outbox>,
-    /// Makes the status object; must not block for longer than a lock.
+    /// Makes the status object; may block on disk.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Changes after each recorded finding.
     pub recorded: watch::Receiver<u64>,
@@ -130,8 +128,8 @@ pub(crate) fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn status(State(api): State<Api>) -> Json<serde_json::Value> {
-    Json((api.status)())
+async fn status(State(api): State<Api>) -> Result<Json<serde_json::Value>, ApiError> {
+    Ok(Json(blocking(move || Ok((api.status)())).await?))
 }
 
 async fn findings(State(mut api): State<Api>, Query(page): Query<Page>) -> Result<Json<FindingPage>, ApiError> {
