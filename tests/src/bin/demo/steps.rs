@@ -3,7 +3,7 @@
 use crate::pictures::{self, DEGRADED, PHOTOGRAPH, Picture, SENT_PHOTOGRAPH, ULTRASOUND, Way};
 use crate::table;
 use anyhow::{Context as _, ensure};
-use fovea_core::{Finding, ParcelState, Uid, What};
+use fovea_core::{Band, Finding, ParcelState, Uid, What};
 use fovea_tests::archive::Archive;
 use fovea_tests::ctl::Detail;
 use fovea_tests::node::{Node, Setup};
@@ -173,7 +173,7 @@ fn show(rows: &[Row], archive: Option<&Archive>, node: &Node) -> anyhow::Result<
     for Row { picture, detail } in rows {
         let finding = &detail.finding;
         let says = match (&finding.label, &finding.reason) {
-            (Some(label), _) => format!("{label}, {}", pictures::word(finding.outcome)),
+            (Some(label), _) => format!("{label}: {}", likely(finding.band)),
             (None, Some(reason)) => reason.clone(),
             (None, None) => String::new(),
         };
@@ -181,6 +181,16 @@ fn show(rows: &[Row], archive: Option<&Archive>, node: &Node) -> anyhow::Result<
         println!("  {} ({}): {says}{}", picture.name, picture.shows, advice.unwrap_or_default());
     }
     show_places(rows, archive, node)
+}
+
+/// The band as a newcomer reads it; "clear" beside the name of a disease could be taken either way.
+fn likely(band: Option<Band>) -> &'static str {
+    match band {
+        Some(Band::Clear) => "unlikely",
+        Some(Band::Ambiguous) => "uncertain, a senior reader should look",
+        Some(Band::Significant) => "likely, a senior reader should look first",
+        None => "no band",
+    }
 }
 
 /// Where reports, copies, originals and logs lie, to look into after the demo.
