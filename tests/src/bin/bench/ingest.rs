@@ -8,6 +8,8 @@ use fovea_core::What;
 use fovea_tests::node::{Node, Setup};
 use fovea_tests::sample::Sample;
 use fovea_tests::{dcmtk, paths, process, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -54,9 +56,10 @@ pub fn measure(machine: &Machine, rounds: u32) -> anyhow::Result<Vec<Row>> {
 }
 
 fn compare(place: &str, parent: &Path, source: &Path, associations: u16, rounds: u32) -> anyhow::Result<Vec<Row>> {
-    let (mut ours, mut plain, mut tuned) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut alone, mut plain, mut tuned) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         ours.push(our_round(parent, source, associations)?);
+        alone.push(our_ingest_alone(parent, source, associations)?);
         plain.push(storescp_round(parent, source, associations, &["--fork"])?);
         tuned.push(storescp_round(parent, source, associations, &["--fork", "+B", "--max-pdu", "131072"])?);
     }
@@ -72,12 +75,17 @@ fn compare(place: &str, parent: &Path, source: &Path, associations: u16, rounds:
         (format!("{name} {rate:.0}/s, {cost:.2} ms CPU"), our_rate / rate)
     };
     let figure = format!("{our_rate:.0}/s durable, {our_cost:.2} ms CPU");
+    let (alone_rate, alone_cost) = (rate(&mut alone.iter()), cost(&mut alone.iter()));
+    let alone_figure = format!("{alone_rate:.0}/s durable, {alone_cost:.2} ms CPU");
+    let alone_ratio = alone_rate / rate(&mut tuned.iter());
     let (best, best_ratio) = beside("storescp +B 128 KiB PDU", &tuned);
     let (usual, usual_ratio) = beside("storescp", &plain);
+    let best_again = "storescp +B 128 KiB PDU";
     let resident = ours.last().map_or((0, 0), |round| round.resident);
     Ok(vec![
         Row::new(what, figure).beside(best, best_ratio).wanted(">= 1"),
         Row::new("  the same", String::new()).beside(usual, usual_ratio),
+        Row::new("  without outcomes meanwhile", alone_figure).beside(best_again, alone_ratio).wanted(">= 1"),
         Row::new("  with outcome, report and copy", format!("{settled:.2} ms CPU")).remark(format!(
             "daemon {} MiB, worker {} MiB resident",
             resident.0 >> 20,
@@ -98,6 +106,22 @@ fn our_round(parent: &Path, source: &Path, associations: u16) -> anyhow::Result<
     let resident = node.resident_bytes()?;
     node.stop()?;
     Ok(OurRound { stored: Round { rate, processor_ms: stored_ms }, settled_ms, resident })
+}
+
+/// Ingest alone: the worker sleeps, so no object gets its outcome while others come. Shows what is receiving and what is the rest.
+fn our_ingest_alone(parent: &Path, source: &Path, associations: u16) -> anyhow::Result<Round> {
+    let folder = tempfile::tempdir_in(parent).context("make a folder")?;
+    let mut node = Setup::new(folder.path())?.start()?;
+    let daemon = [node.process()?.pid()];
+    let worker = Pid::from_raw(node.worker_pid()?.cast_signed());
+    kill(worker, Signal::SIGSTOP).context("send the worker to sleep")?;
+    let before = processor_ms(&daemon)?;
+    let rate = send(source, &node.address(), associations)?;
+    let processor_ms = (processor_ms(&daemon)? - before) / OBJECTS as f64;
+    // On a slow disk the daemon may have given it up for another by now.
+    let _given_up = kill(worker, Signal::SIGCONT);
+    node.stop()?;
+    Ok(Round { rate, processor_ms })
 }
 
 /// Looks seldom, because looking costs the box processor time that is counted.

@@ -14,6 +14,7 @@ pub struct Machine {
     kernel: String,
     commit: String,
     load: String,
+    disk_pressure: String,
     /// A folder on a disk.
     pub disk: PathBuf,
     /// A folder in memory, where the machine has one.
@@ -38,11 +39,20 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: said("uname", &["-sr"]),
             commit: said("git", &["-c", "safe.directory=*", "describe", "--always", "--dirty", "--abbrev=12"]),
+            disk_pressure: disk_pressure(),
             load: load.split(' ').next().unwrap_or_default().to_owned(),
             disk,
             memory: memory.is_dir().then_some(memory),
         })
     }
+}
+
+/// Share of the last minute in which something waited for a disk (pressure stall information of Linux): past a few percent, figures
+/// of a disk are those of its other users.
+fn disk_pressure() -> String {
+    let text = std::fs::read_to_string("/proc/pressure/io").unwrap_or_default();
+    let share = text.split_whitespace().find_map(|word| word.strip_prefix("avg60="));
+    share.map_or_else(|| "an unknown part".to_owned(), |share| format!("{share} %"))
 }
 
 fn said(program: &str, arguments: &[&str]) -> String {
@@ -55,8 +65,8 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, {} cores, {}; commit {}; load {} at the start; medians",
-            self.processor, self.cores, self.kernel, self.commit, self.load
+            "{}, {} cores, {}; commit {}; at the start load {}, disk waits {} of the time; medians",
+            self.processor, self.cores, self.kernel, self.commit, self.load, self.disk_pressure
         )
     }
 }
