@@ -28,6 +28,8 @@ pub struct RawConfig {
     pub idle_timeout_ms: u64,
     /// From the first to the last byte of one object.
     pub object_timeout_ms: u64,
+    /// Fewer bytes a second than this, on average over one object, end the association; 0 for any.
+    pub object_bytes_per_s_min: u64,
     /// When all associations are taken, one that was silent between messages for this long gives way to a newcomer.
     pub give_way_after_ms: u64,
     /// Longest PDU.
@@ -48,6 +50,7 @@ impl Default for RawConfig {
             associate_timeout_ms: 10_000,
             idle_timeout_ms: 120_000,
             object_timeout_ms: 1_800_000,
+            object_bytes_per_s_min: 1024,
             give_way_after_ms: 2_000,
             pdu_bytes_max: 128 * 1024,
             object_mib_max: 4096,
@@ -92,6 +95,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Timers and PDU length of an association.
     pub limits: Limits,
+    /// Lowest rate of one object, bytes a second, at most 1 MiB; 0 for any.
+    pub object_bytes_per_s_min: u64,
     /// Silence between messages after which an association gives way when all are taken.
     pub give_way_after: Duration,
     /// Longest data set, bytes.
@@ -147,6 +152,7 @@ impl TryFrom<RawConfig> for Config {
             associations_max: associations_max as usize,
             connections_max: connections as usize,
             limits,
+            object_bytes_per_s_min: bounded("object_bytes_per_s_min", raw.object_bytes_per_s_min, 0, 1 << 20)?,
             give_way_after: millis("give_way_after_ms", raw.give_way_after_ms, 3_600_000)?,
             object_bytes_max: bounded("object_mib_max", raw.object_mib_max, 1, 65_536)? << 20,
         })
@@ -191,12 +197,13 @@ mod tests {
     #[test]
     fn an_error_names_its_key() {
         type Change = fn(&mut RawConfig);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
             ("listen", |c| c.listen = "localhost".into()),
             ("peers", |c| c.listen = "0.0.0.0:11112".into()),
             ("ae_title", |c| c.ae_title = "SEVENTEEN_LETTERS".into()),
             ("associations_max", |c| c.associations_max = 0),
             ("connections_max", |c| c.connections_max = 5),
+            ("object_bytes_per_s_min", |c| c.object_bytes_per_s_min = 2 << 20),
             ("idle_timeout_ms", |c| c.idle_timeout_ms = 0),
             ("pdu_bytes_max", |c| c.pdu_bytes_max = 10),
             ("peers.address", |c| c.peers = vec![RawPeer { ae_title: "A".into(), address: Some("x".into()) }]),

@@ -8,7 +8,7 @@ use crate::Config;
 use crate::classes;
 use crate::counters::{Counters, add};
 use crate::object::Intake;
-use crate::session::{Ended, Session};
+use crate::session::{Ended, Pace, Session};
 use fovea_core::Inbox;
 use fovea_dimse::{AcceptError, AssociationError, Rejection, Requested};
 use std::net::{IpAddr, SocketAddr};
@@ -131,7 +131,11 @@ impl Connection {
             Ok(association) => {
                 add(&counters.associations_total);
                 let peer = association.calling_ae().clone();
-                let session = Session { association, intake: self.intake, place: &place, stop: self.stop };
+                let pace = Pace {
+                    bytes_per_s_min: self.config.object_bytes_per_s_min,
+                    pdu_bytes_max: self.config.limits.pdu_bytes_max.into(),
+                };
+                let session = Session { association, intake: self.intake, place: &place, stop: self.stop, pace };
                 match session.run().await {
                     Ok(Ended::Released) => log::debug!("association from {peer} released"),
                     Ok(Ended::GaveWay) => log::info!("idle association from {peer} gave way to another"),

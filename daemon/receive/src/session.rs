@@ -12,6 +12,7 @@ use fovea_core::{Acceptance, Sender};
 use fovea_dimse::{Association, AssociationError, CommandField, CommandSet, Element, Message, Status};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,30 @@ pub(crate) struct Session<'a> {
     pub(crate) intake: Arc<Intake>,
     pub(crate) place: &'a Place,
     pub(crate) stop: CancellationToken,
+    pub(crate) pace: Pace,
+}
+
+/// The lowest rate at which an object may come: a sender of a byte a second would keep its place for half an hour.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// 0 for any.
+    pub(crate) bytes_per_s_min: u64,
+    /// What may have come and is not seen yet, for we see whole PDUs only.
+    pub(crate) pdu_bytes_max: u64,
+}
+
+/// Longer than any network needs to get going again.
+const PACE_GRACE: Duration = Duration::from_secs(10);
+const TOO_SLOW: &str = "receiving a data set slower than the lowest rate";
+
+impl Pace {
+    /// How long we may have waited for the network by the time that more than `bytes` of the object are seen.
+    fn allows(self, bytes: u64) -> Duration {
+        match self.bytes_per_s_min {
+            0 => Duration::MAX,
+            rate => PACE_GRACE + Duration::from_millis((bytes + self.pdu_bytes_max).saturating_mul(1000) / rate),
+        }
+    }
 }
 
 impl Session<'_> {
@@ -45,7 +70,12 @@ impl Session<'_> {
             match message {
                 Ok(Some(message)) => {
                     self.place.busy();
-                    self.answer(message).await?;
+                    if let Err(error) = self.answer(message).await {
+                        if matches!(error, AssociationError::Timeout { doing: TOO_SLOW }) {
+                            self.association.abort().await;
+                        }
+                        return Err(error);
+                    }
                 }
                 Ok(None) => return Ok(Ended::Released),
                 Err(ended) => {
@@ -93,7 +123,14 @@ impl Session<'_> {
     /// Takes the data set to its end, whatever comes of it.
     async fn receive(&mut self, message: &Message) -> Result<Result<Acceptance, Refusal>, AssociationError> {
         let mut object = self.start(message);
-        while let Some(piece) = self.association.next_data().await? {
+        let (mut waited, mut bytes) = (Duration::ZERO, 0);
+        loop {
+            // Only the time that we wait for the peer counts, not that which our disk takes.
+            let (patience, begun) = (self.pace.allows(bytes).saturating_sub(waited), Instant::now());
+            let next = tokio::time::timeout(patience, self.association.next_data()).await;
+            let Some(piece) = next.map_err(|_| AssociationError::Timeout { doing: TOO_SLOW })?? else { break };
+            waited += begun.elapsed();
+            bytes += piece.len() as u64;
             self.intake.counters.data_set_bytes.fetch_add(piece.len() as u64, Relaxed);
             if let Ok(taking) = &mut object
                 && let Err(refusal) = taking.push(piece).await

@@ -116,3 +116,52 @@ async fn dcmtk_echoes_and_stores_at_every_pdu_size() {
     assert_eq!(server.counters.counts().associations_broken, 0);
     server.end().await;
 }
+
+/// Gives one byte every `pause`.
+struct Drip {
+    pause: std::pin::Pin<Box<tokio::time::Sleep>>,
+}
+
+impl tokio::io::AsyncRead for Drip {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        into: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::ready!(self.pause.as_mut().poll(context));
+        self.pause.set(tokio::time::sleep(Duration::from_millis(10)));
+        into.put_slice(&[0]);
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn inv_08_a_sender_that_drips_loses_its_place_long_before_the_time_of_an_object_is_over() {
+    let server = Server::start(|config| {
+        config.pdu_bytes_max = 4096;
+        config.object_bytes_per_s_min = 4096;
+    })
+    .await;
+    let mut scu = server.scu().await;
+    let class = uid(sop_class::SECONDARY_CAPTURE);
+    // The command leaves with the first PDU of data.
+    let drip = Drip { pause: Box::pin(tokio::time::sleep(Duration::ZERO)) };
+    let drip = tokio::io::AsyncReadExt::chain([0; 5000].as_slice(), drip);
+    let begun = std::time::Instant::now();
+    let instance = uid("1.2.3");
+    let explicit = uid(EXPLICIT);
+    let sending = scu.store(&class, &instance, &explicit, drip);
+    let broken = async {
+        while server.counters.counts().associations_broken == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        ended = sending => panic!("the sender drips on: {ended:?}"),
+        ended = tokio::time::timeout(Duration::from_secs(30), broken) => ended.expect("ended by the box"),
+    }
+    assert!(begun.elapsed() > Duration::from_secs(10), "a slow start is forgiven");
+    assert_eq!(server.counters.counts().associations_now, 0);
+    assert_eq!(server.store("1.2.3", EXPLICIT, &native("1.2.3", EXPLICIT, 100)).await, Status::SUCCESS);
+    server.end().await;
+}
