@@ -156,7 +156,8 @@ async fn take_in(
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.with_context(|| format!("make the folder {}", folder.display()))?;
     let pictures = Arc::new(SandboxedPictures::new(worker.clone()));
-    let watching = fovea_receive::watch(folder, inbox.clone(), accepted.clone(), pictures, stop.clone());
+    let watching =
+        fovea_receive::watch(folder, inbox.clone(), accepted.clone(), counters.clone(), pictures, stop.clone());
     spawn(tasks, "capture", watching);
     Ok(())
 }

@@ -22,6 +22,8 @@ pub struct Counters {
     pub(crate) refused_not_understood: AtomicU64,
     pub(crate) refused_other: AtomicU64,
     pub(crate) data_set_bytes: AtomicU64,
+    pub(crate) captures_accepted: AtomicU64,
+    pub(crate) captures_refused: AtomicU64,
 }
 
 /// A copy of the counts at one moment.
@@ -41,7 +43,7 @@ pub struct Counts {
     pub connections_refused: u64,
     /// C-ECHO answered.
     pub echoes: u64,
-    /// Objects that are durable since they came.
+    /// Objects that are durable since they came, over DICOM or from the capture folder.
     pub objects_accepted: u64,
     /// Objects that were durable before.
     pub objects_duplicate: u64,
@@ -57,6 +59,10 @@ pub struct Counts {
     pub refused_other: u64,
     /// Bytes of data sets received, refused ones included.
     pub data_set_bytes: u64,
+    /// Pictures of the capture folder that became objects or were held as such before.
+    pub captures_accepted: u64,
+    /// Files of the capture folder that were refused; the reasons are in `capture/refused/*.reason.txt`.
+    pub captures_refused: u64,
 }
 
 impl Counters {
@@ -80,6 +86,8 @@ impl Counters {
             refused_not_understood: read(&self.refused_not_understood),
             refused_other: read(&self.refused_other),
             data_set_bytes: read(&self.data_set_bytes),
+            captures_accepted: read(&self.captures_accepted),
+            captures_refused: read(&self.captures_refused),
         }
     }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use fovea_core::{Inbox, Laterality, Sender, sop_class};
-use fovea_receive::{PictureDecoder, PictureError, RawPicture, watch};
+use fovea_receive::{Counters, PictureDecoder, PictureError, RawPicture, watch};
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -68,6 +68,7 @@ struct Capture {
     inbox: Arc<FolderInbox>,
     decoder: Arc<FakeDecoder>,
     doorbell: Arc<Notify>,
+    counters: Arc<Counters>,
     stop: CancellationToken,
     watching: JoinHandle<()>,
 }
@@ -76,10 +77,11 @@ impl Capture {
     fn start(dir: TempDir, inbox: Arc<FolderInbox>) -> Self {
         let (decoder, doorbell, stop) =
             (Arc::new(FakeDecoder::default()), Arc::new(Notify::new()), CancellationToken::new());
-        let watching =
-            watch(dir.path().join("capture"), inbox.clone(), doorbell.clone(), decoder.clone(), stop.clone());
+        let counters = Arc::new(Counters::default());
+        let folder = dir.path().join("capture");
+        let watching = watch(folder, inbox.clone(), doorbell.clone(), counters.clone(), decoder.clone(), stop.clone());
         let watching = tokio::spawn(async move { watching.await.unwrap() });
-        Self { dir, inbox, decoder, doorbell, stop, watching }
+        Self { dir, inbox, decoder, doorbell, counters, stop, watching }
     }
 
     fn new() -> Self {
@@ -95,6 +97,15 @@ impl Capture {
     fn put(&self, name: &str, bytes: &[u8]) {
         let part = self.path(".being-written");
         fs::write(&part, bytes).unwrap();
+        fs::rename(part, self.path(name)).unwrap();
+    }
+
+    /// As if nobody had touched the file for a minute.
+    fn put_untouched(&self, name: &str, bytes: &[u8]) {
+        let part = self.path(".being-written");
+        fs::write(&part, bytes).unwrap();
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        File::options().write(true).open(&part).unwrap().set_modified(then).unwrap();
         fs::rename(part, self.path(name)).unwrap();
     }
 
@@ -165,11 +176,11 @@ async fn inv_01_a_crash_between_accept_and_move_gives_no_second_object() {
 #[tokio::test]
 async fn what_is_no_picture_is_put_aside_with_the_reason() {
     let capture = Capture::new();
-    capture.put("text.jpg", b"not a picture");
-    capture.put("cut.jpg", &jpeg()[..60]);
-    capture.put("broken.png", &[PNG_MAGIC, b"broken"].concat());
     capture.put("side.jpg.json", br#"{"patient":"SECRET"}"#);
-    capture.put("side.jpg", &jpeg());
+    capture.put_untouched("text.jpg", b"not a picture");
+    capture.put_untouched("cut.jpg", &jpeg()[..60]);
+    capture.put_untouched("broken.png", &[PNG_MAGIC, b"broken"].concat());
+    capture.put_untouched("side.jpg", &jpeg());
     for name in ["text.jpg", "cut.jpg", "broken.png", "side.jpg"] {
         let reason = capture.path(&format!("refused/{name}.reason.txt"));
         until(name, || reason.exists() && capture.path(&format!("refused/{name}")).exists()).await;
@@ -177,6 +188,61 @@ async fn what_is_no_picture_is_put_aside_with_the_reason() {
         assert!(!reason.trim().is_empty() && !reason.contains("SECRET"), "{name}: {reason}");
     }
     assert!(capture.inbox.held().is_empty());
+    until("counted", || capture.counters.counts().captures_refused == 4).await;
+    capture.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_copy_that_stands_still_for_seconds_is_not_refused_while_it_is_written() {
+    let capture = Capture::new();
+    let whole = jpeg();
+    let mut jpeg = File::create(capture.path("slow.jpg")).unwrap();
+    let mut png = File::create(capture.path("slow.png")).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    png.write_all(&[PNG_MAGIC, b"broken"].concat()).unwrap();
+    jpeg.write_all(&whole[..whole.len() / 2]).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(fs::read_dir(capture.path("refused")).unwrap().count(), 0, "refused while it was written");
+    jpeg.write_all(&whole[whole.len() / 2..]).unwrap();
+    png.write_all(b" no more").unwrap();
+    until("both are taken", || capture.inbox.held().len() == 2).await;
+    until("both are counted", || capture.counters.counts().captures_accepted == 2).await;
+    let decoded = capture.decoder.calls.load(SeqCst);
+    assert_eq!(decoded, 2, "an unfinished picture is not decoded again before it changes");
+    assert_eq!((capture.counters.counts().objects_accepted, capture.counters.counts().captures_refused), (2, 0));
+    capture.end().await;
+}
+
+#[tokio::test]
+async fn a_picture_that_stays_cut_is_refused_after_ten_seconds() {
+    let capture = Capture::new();
+    capture.put("cut.jpg", &jpeg()[..60]);
+    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    assert!(capture.path("cut.jpg").exists());
+    until("refused", || capture.path("refused/cut.jpg").exists()).await;
+    capture.end().await;
+}
+
+#[tokio::test]
+async fn a_pipe_a_link_or_a_folder_in_place_of_a_sidecar_does_not_stop_the_folder() {
+    use std::os::unix::fs::PermissionsExt;
+    let capture = Capture::new();
+    nix::unistd::mkfifo(&capture.path("a.jpg.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::create_dir(capture.path("b.jpg.json")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", capture.path("c.jpg.json")).unwrap();
+    nix::unistd::mkfifo(&capture.path("pipe.jpg"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for name in ["a.jpg", "b.jpg", "c.jpg", "d.jpg"] {
+        capture.put(name, &jpeg());
+    }
+    until("the plain one is taken", || capture.path("done/d.jpg").exists()).await;
+    for name in ["a.jpg", "b.jpg", "c.jpg"] {
+        until(name, || capture.path(&format!("refused/{name}")).exists()).await;
+        let reason = fs::read_to_string(capture.path(&format!("refused/{name}.reason.txt"))).unwrap();
+        assert!(reason.contains("no plain file"), "{name}: {reason}");
+    }
+    for made in ["done", "refused"] {
+        assert_eq!(fs::metadata(capture.path(made)).unwrap().permissions().mode() & 0o777, 0o700, "{made}");
+    }
     capture.end().await;
 }
 

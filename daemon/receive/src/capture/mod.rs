@@ -6,35 +6,41 @@
 //! gives no second object, for the object's identity follows from the file. Pixels that are not baseline JPEG are
 //! decoded by the [`PictureDecoder`], never here. EXIF and its like do not reach the object.
 //!
-//! A file counts as whole when neither length nor time changed between two looks, or at once when it was renamed
-//! here: names that begin with a dot or end in `.part` or `.tmp` are not looked at. A sidecar must be there before
-//! its picture.
+//! A file is tried when neither length nor time changed between two looks: names that begin with a dot or end in
+//! `.part` or `.tmp` are not looked at. A slow copy may stand still for longer than that, so a file that is no whole
+//! picture is refused only when it has been left alone for [`REFUSED_AFTER`]. A sidecar must be there before its
+//! picture.
 
 mod jpeg;
 mod photograph;
 mod sidecar;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, add};
 use crate::object::{Intake, Object, Refusal};
 use crate::serve::chain;
 use fovea_core::{Acceptance, Inbox, Sender, Sha256, Uid, sop_class};
 use fovea_dimse::transfer_syntax;
 use jpeg::{Jpeg, JpegError};
+use nix::fcntl::OFlag;
 use photograph::{Picture, PixelForm, before_pixels, behind_pixels, instance_uid};
 use sidecar::{SIDECAR_BYTES_MAX, Sidecar, SidecarError};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks into the folder.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Before a picture is tried again that could not be stored or decoded just now.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// A file that is no whole picture may still be written: it is refused when nobody has touched it for so long.
+const REFUSED_AFTER: Duration = Duration::from_secs(10);
 /// Longest picture file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Pixels of a decoded picture: ten times those of the best fundus cameras.
@@ -123,6 +129,18 @@ enum PictureFate {
 }
 
 impl PictureFate {
+    /// More bytes may mend it.
+    fn may_be_unfinished(&self) -> bool {
+        matches!(
+            self,
+            Self::Unknown
+                | Self::Size { .. }
+                | Self::Jpeg(_)
+                | Self::Sidecar(SidecarError::Form)
+                | Self::Decode(PictureError::Refused { .. })
+        )
+    }
+
     /// Another time it may work.
     fn may_pass(&self) -> bool {
         matches!(
@@ -136,7 +154,7 @@ impl PictureFate {
 }
 
 /// Watches `dir` until `stop` fires; makes it and its sub-folders where they are missing. Rings `doorbell` after each
-/// newly accepted object.
+/// newly accepted object, and counts into `counters`.
 ///
 /// # Errors
 /// [`CaptureError`] when a folder cannot be made.
@@ -144,15 +162,19 @@ pub async fn watch(
     dir: PathBuf,
     inbox: Arc<dyn Inbox>,
     doorbell: Arc<Notify>,
+    counters: Arc<Counters>,
     pictures: Arc<dyn PictureDecoder>,
     stop: CancellationToken,
 ) -> Result<(), CaptureError> {
     for dir in [dir.clone(), dir.join("eye"), dir.join("done"), dir.join("refused")] {
-        fs::create_dir_all(&dir).map_err(|source| CaptureError::MakeFolder { dir, source })?;
+        // Pictures of patients: for nobody else, whatever the umask.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.map_err(|source| CaptureError::MakeFolder { dir, source })?;
     }
     // Raw pixels of the largest picture, and their header.
-    let intake = Intake::new(inbox, doorbell, Arc::new(Counters::default()), PIXELS_MAX * 3 + (1 << 20));
-    let mut folder = Folder { dir, intake, pictures, seen: HashMap::new(), pause_until: None };
+    let intake = Intake::new(inbox, doorbell, counters, PIXELS_MAX * 3 + (1 << 20));
+    let mut folder =
+        Folder { dir, intake, pictures, seen: HashMap::new(), unfinished: HashMap::new(), pause_until: None };
     loop {
         tokio::select! {
             biased;
@@ -171,36 +193,48 @@ struct Folder {
     intake: Arc<Intake>,
     pictures: Arc<dyn PictureDecoder>,
     seen: HashMap<PathBuf, Shape>,
-    pause_until: Option<tokio::time::Instant>,
+    /// Files that were no whole pictures in this shape, and since when they have it.
+    unfinished: HashMap<PathBuf, (Shape, Instant)>,
+    pause_until: Option<Instant>,
 }
 
 impl Folder {
     /// One look: takes every file that did not change since the last.
     async fn look(&mut self, stop: &CancellationToken) {
-        if self.pause_until.is_some_and(|until| tokio::time::Instant::now() < until) {
+        if self.pause_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
         self.pause_until = None;
         let dir = self.dir.clone();
         let Ok(now) = tokio::task::spawn_blocking(move || list(&dir)).await else { return };
-        let settled: Vec<PathBuf> =
-            now.iter().filter(|(path, shape)| self.seen.get(*path) == Some(*shape)).map(|(p, _)| p.clone()).collect();
+        let is_settled =
+            |path: &PathBuf, shape: Shape| self.seen.get(path) == Some(&shape) && !self.is_unfinished(path, shape);
+        let settled: Vec<(PathBuf, Shape)> = now
+            .iter()
+            .map(|(path, shape)| (path.clone(), *shape))
+            .filter(|(path, shape)| is_settled(path, *shape))
+            .collect();
+        self.unfinished.retain(|path, _| now.contains_key(path));
         self.seen = now;
-        for path in settled {
+        for (path, shape) in settled {
             if stop.is_cancelled() || self.pause_until.is_some() {
                 return;
             }
-            self.take(&path).await;
+            self.take(&path, shape).await;
         }
     }
 
     /// Makes an object of one file, and moves the file.
-    async fn take(&mut self, path: &Path) {
+    async fn take(&mut self, path: &Path, shape: Shape) {
         let (to, reason) = match self.store(path).await {
             Ok(()) => ("done", None),
             Err(fate) if fate.may_pass() => {
                 log::warn!("a captured picture has to wait: {}", chain(&fate));
-                self.pause_until = Some(tokio::time::Instant::now() + TRY_AGAIN_AFTER);
+                self.pause_until = Some(Instant::now() + TRY_AGAIN_AFTER);
+                return;
+            }
+            Err(fate) if fate.may_be_unfinished() && !is_old(shape) && !self.has_waited(path, shape) => {
+                log::debug!("a captured file is no whole picture yet: {}", chain(&fate));
                 return;
             }
             Err(fate) => {
@@ -208,14 +242,35 @@ impl Folder {
                 ("refused", Some(chain(&fate)))
             }
         };
+        let is_refused = reason.is_some();
         self.seen.remove(path);
         let (from, to) = (path.to_owned(), self.dir.join(to));
         let moved = tokio::task::spawn_blocking(move || put_away(&from, &to, reason.as_deref())).await;
         if !matches!(moved, Ok(Ok(()))) {
             // It will be taken again, and found to be held.
             log::warn!("a captured picture could not be moved");
-            self.pause_until = Some(tokio::time::Instant::now() + TRY_AGAIN_AFTER);
+            self.pause_until = Some(Instant::now() + TRY_AGAIN_AFTER);
+            return;
         }
+        let counters = &self.intake.counters;
+        add(if is_refused { &counters.captures_refused } else { &counters.captures_accepted });
+    }
+
+    /// The file has been seen in this shape, as no whole picture, for long enough; else that begins now.
+    fn has_waited(&mut self, path: &Path, shape: Shape) -> bool {
+        match self.unfinished.get(path) {
+            Some((then, since)) if *then == shape => since.elapsed() >= REFUSED_AFTER,
+            _ => {
+                self.unfinished.insert(path.to_owned(), (shape, Instant::now()));
+                false
+            }
+        }
+    }
+
+    /// In this shape the file was no whole picture, and too little time has passed to say that it never will be.
+    fn is_unfinished(&self, path: &Path, shape: Shape) -> bool {
+        let known = self.unfinished.get(path).filter(|(then, _)| *then == shape);
+        known.is_some_and(|(_, since)| since.elapsed() < REFUSED_AFTER && !is_old(shape))
     }
 
     async fn store(&self, path: &Path) -> Result<(), PictureFate> {
@@ -244,6 +299,22 @@ impl Folder {
             Acceptance::Conflict { .. } => Err(PictureFate::Conflict),
         }
     }
+}
+
+/// Nobody has touched the file for [`REFUSED_AFTER`]. A time in the future, by a clock that is ahead, says nothing.
+fn is_old((_, modified): Shape) -> bool {
+    SystemTime::now().duration_since(modified).is_ok_and(|age| age >= REFUSED_AFTER)
+}
+
+/// Opens a plain file. Neither follows a link nor waits for the other end of a pipe: what is no plain file gives none.
+fn open_plain(path: &Path) -> io::Result<Option<File>> {
+    if !path.symlink_metadata()?.is_file() {
+        return Ok(None);
+    }
+    // It may have been exchanged since.
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    Ok(file.metadata()?.is_file().then_some(file))
 }
 
 /// Where pixels come from.
@@ -281,7 +352,7 @@ impl Prepared {
 /// Blocks.
 fn prepare(path: &Path, pictures: &dyn PictureDecoder, inbox: &dyn Inbox) -> Result<Option<Prepared>, PictureFate> {
     let read = |source| PictureFate::Read { source };
-    let mut file = File::open(path).map_err(read)?;
+    let mut file = open_plain(path).map_err(read)?.ok_or(PictureFate::Unknown)?;
     let metadata = file.metadata().map_err(read)?;
     let mut bytes = Vec::new();
     (&file).take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
@@ -343,8 +414,9 @@ fn sidecar_paths(path: &Path) -> [PathBuf; 2] {
 
 fn read_sidecar(path: &Path) -> Result<Option<Vec<u8>>, PictureFate> {
     for place in sidecar_paths(path) {
-        let file = match File::open(place) {
-            Ok(file) => file,
+        let file = match open_plain(&place) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Err(SidecarError::NotFile.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => return Err(PictureFate::Read { source }),
         };

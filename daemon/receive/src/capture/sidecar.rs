@@ -31,6 +31,9 @@ pub enum SidecarError {
     /// No JSON object with the known keys.
     #[error("the sidecar is no JSON object with the keys laterality, accession_number, burned_in_annotation")]
     Form,
+    /// A folder, a link, a pipe.
+    #[error("the sidecar is no plain file")]
+    NotFile,
     /// Another laterality.
     #[error("laterality must be \"L\", \"R\" or \"B\"")]
     Laterality,
