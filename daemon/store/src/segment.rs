@@ -46,7 +46,7 @@ pub(crate) struct Journal {
     file: File,
     base: u64,
     end: u64,
-    /// Place up to which the file has zeros ahead of the records.
+    /// Place up to which the file is written: records, then zeros ahead of them. Never before `end`.
     reserved: u64,
     segment_bytes_max: u64,
     /// A write or sync failed: bytes after `end` may be on disk and must go before the next append.
@@ -135,7 +135,11 @@ impl Journal {
         self.reserve(frames.len() as u64);
         let written = self.file.write_all_at(frames, self.end - self.base).and_then(|()| self.file.sync_data());
         match written {
-            Ok(()) => self.end += frames.len() as u64,
+            Ok(()) => {
+                self.end += frames.len() as u64;
+                // An append that found no room for zeros goes past them.
+                self.reserved = self.reserved.max(self.end);
+            }
             Err(_) => {
                 self.suspect = true;
                 // Now if possible, else before the next append: the callers are being told that nothing was written.
@@ -156,7 +160,8 @@ impl Journal {
         match self.file.write_all_at(&zeros, from - self.base).and_then(|()| self.file.sync_all()) {
             Ok(()) => self.reserved = from + zeros.len() as u64,
             // What was written of them goes, so that others have the room; a failure shows in the append.
-            Err(_) => drop(self.file.set_len(self.reserved - self.base)),
+            // Records stay: the cut is never before `end`.
+            Err(_) => drop(self.file.set_len(from - self.base)),
         }
     }
 

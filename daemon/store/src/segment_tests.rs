@@ -160,3 +160,43 @@ fn a_missing_segment_is_reported_and_the_others_are_served() {
     let (left, walk) = seqs(dir.path(), 0);
     assert_eq!((left.len(), walk.gaps.len()), (2, 1), "{:?}", walk.gaps);
 }
+
+#[test]
+fn inv_01_a_disk_without_room_for_zeros_keeps_every_record_that_was_acknowledged() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    struct Mounted<'a>(&'a Path);
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            umount2(self.0, MntFlags::MNT_DETACH).unwrap();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Far smaller than the zeros: each append is done without them, until not even a record fits.
+    let mounted = mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=700"));
+    if let Err(errno) = mounted {
+        println!("skipped: a small tmpfs cannot be mounted here ({errno})");
+        return;
+    }
+    let _mounted = Mounted(dir.path());
+    let (mut journal, _) = open(dir.path(), 1 << 20);
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let seq = acknowledged.len() as u64;
+        let mut frames = Vec::new();
+        record::encode(&delivered(seq), journal.begin().unwrap(), &mut frames).unwrap();
+        match journal.append(&frames) {
+            Ok(()) => acknowledged.push(seq),
+            Err(error) => break error,
+        }
+        assert!(seq < 10_000, "the disk is never full");
+    };
+    let killed = seqs(dir.path(), 0);
+    drop(journal);
+    let closed = open(dir.path(), 1 << 20).1;
+    let left = seqs(dir.path(), 0);
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    assert!(acknowledged.len() > 100, "{} fit", acknowledged.len());
+    assert_eq!((killed.0, killed.1.gaps), (acknowledged.clone(), vec![]), "while it is open");
+    assert_eq!((left.0, left.1.gaps), (acknowledged, vec![]), "opened again");
+    assert_eq!((closed.torn_bytes, closed.gaps), (0, vec![]));
+}
