@@ -46,7 +46,7 @@ impl Inbox for Store {
     }
 }
 
-/// Opens a file that a record names: its absence is damage.
+/// Opens a file that a record names: its absence is damage, any other failure is the disk's and may pass.
 pub(crate) fn open_held(path: &std::path::Path) -> Result<File, PortError> {
     File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => PortError::Damaged { detail: "a recorded file is missing".into() },
@@ -69,7 +69,7 @@ impl Store {
         });
         match self.committer.commit(record) {
             Ok(Record::Accepted(accepted)) => Ok(Acceptance::New(accepted)),
-            Ok(_) => Err(PortError::Damaged { detail: "the journal answered with another record".into() }),
+            Ok(_) => Err(port_io("write the journal")(io::Error::other("it answered with another record"))),
             Err(error) => {
                 // Nothing half-done shows. If this fails too, the file is swept when the store opens.
                 let _swept_later = fs::remove_file(target);
@@ -105,8 +105,8 @@ impl Store {
     /// Other bytes under a UID that is held: both are kept, and a person decides.
     fn keep_conflict(&self, mut temp: TempObject, object: &NewObject, held: Accepted) -> Result<Acceptance, PortError> {
         let uid = &object.header.sop_instance_uid;
-        let digest = object.data_set_sha256.to_string();
-        let quarantined = self.layout.conflict.join(format!("{uid}-{}.dcm", &digest[..8]));
+        // The whole digest: no newcomer takes another one's place.
+        let quarantined = self.layout.conflict.join(format!("{uid}-{}.dcm", object.data_set_sha256));
         if !self.index.ask(|view| view.has_conflict(uid, &object.data_set_sha256))? {
             self.files.sync_file(&temp)?;
             self.files.install(&mut temp, &quarantined)?;

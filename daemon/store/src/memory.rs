@@ -89,7 +89,7 @@ impl Inbox for MemoryStore {
                 return Ok(Acceptance::Duplicate(held));
             }
             let digest = object.data_set_sha256.to_string();
-            let quarantined = PathBuf::from(format!("conflict/{uid}-{}.dcm", &digest[..8]));
+            let quarantined = PathBuf::from(format!("conflict/{uid}-{digest}.dcm"));
             state.conflicts.insert((uid, digest));
             return Ok(Acceptance::Conflict { held, quarantined });
         }

@@ -53,7 +53,7 @@ fn the_same_bytes_again_are_a_duplicate_and_other_bytes_a_conflict_that_is_kept_
             panic!()
         };
         assert_eq!(held, first);
-        let name = format!("1.9.1-{}.dcm", &Sha256::of(b"other").to_string()[..8]);
+        let name = format!("1.9.1-{}.dcm", Sha256::of(b"other"));
         assert_eq!(quarantined, dir.path().join("quarantine/conflict").join(name));
         assert_eq!(std::fs::read(quarantined).unwrap(), b"other");
     }
