@@ -27,7 +27,6 @@ pub(crate) struct Layout {
     pub outbox: PathBuf,
     pub tmp: PathBuf,
     pub conflict: PathBuf,
-    pub deid: PathBuf,
     pub orphans: PathBuf,
     pub bad_journal: PathBuf,
 }
@@ -43,7 +42,6 @@ impl Layout {
             outbox: state.join("outbox"),
             tmp: state.join("tmp"),
             conflict: quarantine.join("conflict"),
-            deid: quarantine.join("deid"),
             orphans: quarantine.join("orphans"),
             bad_journal: quarantine.join("journal"),
         }
@@ -52,7 +50,7 @@ impl Layout {
     /// Makes every folder, for the daemon's eyes only, and makes their names durable.
     pub(crate) fn create(&self) -> Result<(), StoreError> {
         let folders = [&self.journal, &self.objects, &self.outbox, &self.tmp];
-        let quarantines = [&self.conflict, &self.deid, &self.orphans, &self.bad_journal];
+        let quarantines = [&self.conflict, &self.orphans, &self.bad_journal];
         for folder in folders.into_iter().chain(quarantines) {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(StoreError::io("create", folder))?;

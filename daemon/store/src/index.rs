@@ -9,6 +9,7 @@ use crate::segment::{self, HEADER_BYTES};
 use crate::view::{Changes, Meta, SCHEMA, View};
 use fovea_core::{PortError, What};
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,12 +51,15 @@ impl std::fmt::Display for Fault {
 }
 
 impl Fault {
+    /// Always something that may be better at the next try, never `Damaged` or `NotHeld`: an index that gives no answer
+    /// says nothing about the object, which is in the journal and a plain file as before.
     fn into_port(self) -> PortError {
         match self {
             Self::Sled(sled::Error::Io(error)) if is_out_of_space(&error) => {
                 PortError::OutOfSpace { detail: format!("write the index: {error}") }
             }
-            other => PortError::Damaged { detail: format!("index: {other}") },
+            Self::Sled(sled::Error::Io(source)) => PortError::Io { doing: "ask the index".into(), source },
+            other => PortError::Io { doing: "ask the index".into(), source: std::io::Error::other(other.to_string()) },
         }
     }
 }
@@ -147,6 +151,12 @@ impl Index {
         drop(writer);
         let damaged = built.map_err(|fault| StoreError::Index { detail: fault.to_string() })?;
         Ok((index, Opening { rebuilt: true, damaged }))
+    }
+
+    /// Makes the index anew from the whole journal, however sound it looks; says whether the journal is damaged.
+    pub(crate) fn read_journal_again(&self) -> Result<bool, StoreError> {
+        let built = self.rebuild(&mut self.writer());
+        built.map_err(|fault| StoreError::Index { detail: fault.to_string() })
     }
 
     /// Number of rebuilds since open, the one at open included.
@@ -283,6 +293,9 @@ impl Index {
     }
 
     fn open_sled(&self) -> Result<Opened, Fault> {
+        // sled would make it for all to read.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.source.index);
+        made.map_err(|error| Fault::Sled(sled::Error::Io(error)))?;
         let config = sled::Config::new()
             .path(&self.source.index)
             .cache_capacity(CACHE_BYTES)
@@ -331,5 +344,34 @@ impl Index {
         writer.meta = meta;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
         Ok(damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Journal;
+
+    #[test]
+    fn an_index_that_cannot_be_rebuilt_yet_is_no_final_answer_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal_dir, away) = (dir.path().join("journal"), dir.path().join("away"));
+        fs::create_dir(&journal_dir).unwrap();
+        let (journal, _) = Journal::open(&journal_dir, &dir.path().join("q"), 1 << 20).unwrap();
+        let source = Source {
+            index: dir.path().join("index"),
+            journal: journal_dir.clone(),
+            bad_journal: dir.path().join("q"),
+            journal_id: journal.id(),
+        };
+        let (index, _) = Index::open(source, journal.end(), false).unwrap();
+        fs::rename(&journal_dir, &away).unwrap();
+        let broken: Result<(), _> = index.ask(|_| Err(Fault::Broken("as told".into())));
+        assert!(matches!(broken, Err(PortError::Io { .. })), "{broken:?}");
+        let too_soon = index.ask(|view| view.pending(1));
+        assert!(matches!(too_soon, Err(PortError::Io { .. })), "{too_soon:?}");
+        fs::rename(&away, &journal_dir).unwrap();
+        std::thread::sleep(REBUILD_PAUSE);
+        assert!(index.ask(|view| view.pending(1)).unwrap().is_empty());
     }
 }

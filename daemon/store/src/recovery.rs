@@ -4,14 +4,16 @@
 //! not adopted: its sender has no success status and sends again, while adopting would mean parsing what may be half
 //! a story (no sender, no last-byte time) and would add objects nobody is waiting for. Only where the journal
 //! has lost records may such a file be all that is left of an acknowledged object: then it goes to quarantine instead.
+//! Whether a file has a record is the journal's word: an index that was not made from all of it at this start may be
+//! short of a key, so before anything is removed it is made anew and asked again.
 
 use crate::error::StoreError;
 use crate::files::{Layout, sync_folder};
-use crate::index::Index;
+use crate::index::{Index, Opening};
 use fovea_core::Uid;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Held while the store is open; the kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
@@ -58,54 +60,81 @@ pub(crate) fn take_clean_mark(layout: &Layout) -> Result<Option<u64>, StoreError
     Ok(text.trim().parse().ok())
 }
 
-/// Leaves the mark. Without it the next start is a little slower, so failures are not told.
+/// Leaves the mark, which spares the next start the search for left-overs and nothing else: it is not synced, and what
+/// sled wrote before it need not be on the disk. Without it that start is a little slower, so failures are not told.
 pub(crate) fn leave_clean_mark(layout: &Layout, journal_end: u64) {
     let _slower_next_time = fs::write(layout.journal.join("clean"), format!("{journal_end}\n"));
 }
 
 /// Removes temporary files always, and files without a record unless the last stop was clean.
-/// `sound`: the journal has all its records, so a file without one was never acknowledged.
-pub(crate) fn sweep(layout: &Layout, index: &Index, clean: bool, sound: bool) -> Result<(), StoreError> {
+/// `sound`: the journal's last segment has all its records; with those before it sound as well, a file without one was
+/// never acknowledged.
+pub(crate) fn sweep(
+    layout: &Layout,
+    index: &Index,
+    opening: Opening,
+    clean: bool,
+    sound: bool,
+) -> Result<(), StoreError> {
     each_file(&layout.tmp, &mut |path| fs::remove_file(path).map_err(StoreError::io("remove", path)))?;
     if clean {
         return Ok(());
     }
-    let mut orphans = 0u64;
-    let asked = |error: fovea_core::PortError| StoreError::Index { detail: error.to_string() };
-    let studies = fs::read_dir(&layout.objects).map_err(StoreError::io("list", &layout.objects))?;
-    for study in studies {
-        let study = study.map_err(StoreError::io("list", &layout.objects))?.path();
-        if !study.is_dir() {
-            continue;
+    let mut found = orphans(layout, index)?;
+    let mut damaged = opening.damaged;
+    if !found.is_empty() && !opening.rebuilt {
+        let suspected = found.len();
+        damaged = index.read_journal_again()?;
+        found = orphans(layout, index)?;
+        if found.len() < suspected {
+            log::error!("the index did not know {} files that the journal names", suspected - found.len());
         }
-        each_file(&study, &mut |path| {
-            let held = uid_of(path).map(|uid| index.ask(|view| view.accepted(&uid))).transpose().map_err(asked)?;
-            let known = held.flatten().is_some_and(|held| layout.study(&held.header.study_uid) == study);
-            if known {
-                Ok(())
-            } else {
-                orphans += 1;
-                put_away(layout, path, sound)
-            }
-        })?;
+    }
+    let sound = sound && !damaged;
+    found.iter().try_for_each(|path| put_away(layout, path, sound))?;
+    for study in studies(layout)? {
         // Only an empty folder goes.
         let _not_empty = fs::remove_dir(&study);
     }
-    each_file(&layout.outbox, &mut |path| {
-        let seq = uid_of(path).map(|uid| index.ask(|view| view.parcel_named(&uid))).transpose().map_err(asked)?;
-        if seq.flatten().is_some() {
-            Ok(())
-        } else {
-            orphans += 1;
-            put_away(layout, path, sound)
-        }
-    })?;
-    if orphans > 0 && sound {
-        log::info!("removed {orphans} files of which nobody had been told");
-    } else if orphans > 0 {
-        log::error!("moved {orphans} files without a journal record to quarantine: the journal has lost records");
+    if !found.is_empty() && sound {
+        log::info!("removed {} files of which nobody had been told", found.len());
+    } else if !found.is_empty() {
+        let count = found.len();
+        log::error!("moved {count} files without a journal record to quarantine: the journal has lost records");
     }
     Ok(())
+}
+
+/// Files of which the index knows no record.
+fn orphans(layout: &Layout, index: &Index) -> Result<Vec<PathBuf>, StoreError> {
+    let mut orphans = Vec::new();
+    let asked = |error: fovea_core::PortError| StoreError::Index { detail: error.to_string() };
+    for study in studies(layout)? {
+        each_file(&study, &mut |path| {
+            let held = uid_of(path).map(|uid| index.ask(|view| view.accepted(&uid))).transpose().map_err(asked)?;
+            let known = held.flatten().is_some_and(|held| layout.study(&held.header.study_uid) == study);
+            if !known {
+                orphans.push(path.to_owned());
+            }
+            Ok(())
+        })?;
+    }
+    each_file(&layout.outbox, &mut |path| {
+        let seq = uid_of(path).map(|uid| index.ask(|view| view.parcel_named(&uid))).transpose().map_err(asked)?;
+        if seq.flatten().is_none() {
+            orphans.push(path.to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(orphans)
+}
+
+/// The folders of the studies.
+fn studies(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = || StoreError::io("list", &layout.objects);
+    let entries = fs::read_dir(&layout.objects).map_err(failed())?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
+    Ok(paths.map_err(failed())?.into_iter().filter(|path| path.is_dir()).collect())
 }
 
 fn put_away(layout: &Layout, path: &Path, sound: bool) -> Result<(), StoreError> {

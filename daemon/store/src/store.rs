@@ -6,7 +6,7 @@
 use crate::committer::Committer;
 use crate::config::Config;
 use crate::error::{StoreError, port_io};
-use crate::files::{Files, Layout, file_name, sync_folder};
+use crate::files::{Files, Layout, sync_folder};
 use crate::index::{Index, Source};
 use crate::recovery::{self, Lock};
 use crate::reserve::Reservations;
@@ -15,7 +15,8 @@ use crate::space::Space;
 use fovea_core::{PortError, TempObject, Uid, UnixMicros};
 use serde::Serialize;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -109,9 +110,10 @@ impl Store {
             bad_journal: layout.bad_journal.clone(),
             journal_id: journal.id(),
         };
-        let (index, opening) = Index::open(source, journal.end(), clean || lock.same_boot)?;
-        let sound = found.gaps.is_empty() && found.torn_bytes == 0 && !found.created && !opening.damaged;
-        recovery::sweep(&layout, &index, clean, sound)?;
+        // Not on the clean mark's word: sled's last write may never have reached the disk before the power went.
+        let (index, opening) = Index::open(source, journal.end(), lock.same_boot)?;
+        let sound = found.gaps.is_empty() && found.torn_bytes == 0 && !found.created;
+        recovery::sweep(&layout, &index, opening, clean, sound)?;
         let index = Arc::new(index);
         let counts = index.meta().map_err(|error| StoreError::Index { detail: error.to_string() })?.counts;
         let committer = Committer::start(journal, index.clone(), counts, Arc::new(clock))?;
@@ -159,35 +161,17 @@ impl Store {
     pub fn open_result_temp(&self) -> Result<TempObject, PortError> {
         self.files.temp(&self.layout.tmp).map_err(port_io("create a temporary file"))
     }
-
-    /// Keeps a de-identified copy that the audit refused: `<state>/quarantine/deid/<name>.dcm`, with the reason
-    /// beside it in `<name>.reason.txt`. A second call replaces the first. `why` must name no patient.
-    ///
-    /// # Errors
-    /// On any error the copy is not kept.
-    pub fn quarantine_copy(&self, mut temp: TempObject, name: &Uid, why: &str) -> Result<PathBuf, PortError> {
-        let _one = self.reserved.take(Key::ParcelName(name.clone()));
-        let folder = &self.layout.deid;
-        let target = folder.join(file_name(name));
-        self.files.sync_file(&temp)?;
-        // The reason first: a copy never lies there without it.
-        let mut reason = self.files.temp(&self.layout.tmp).map_err(port_io("create a temporary file"))?;
-        std::io::Write::write_all(&mut reason.file, format!("{why}\n").as_bytes())
-            .map_err(port_io("write a reason"))?;
-        self.files.sync_file(&reason)?;
-        self.files.rename(&mut reason, &folder.join(format!("{name}.reason.txt")))?;
-        self.files.install(&mut temp, &target)?;
-        Ok(target)
-    }
 }
 
-/// The state folder itself; its name is made durable where it is new, else the first power cut could take all of it.
+/// The state folder itself, for the daemon's eyes only: what lies in it names patients. One that is there already is
+/// taken as it is. Its name is made durable where it is new, else the first power cut could take all of it.
 fn create_state(state: &Path) -> Result<(), StoreError> {
     if state.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(state).map_err(StoreError::io("create", state))?;
     let parent = state.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+    fs::DirBuilder::new().mode(0o700).create(state).map_err(StoreError::io("create", state))?;
     sync_folder(parent).map_err(StoreError::io("sync", parent))
 }
 

@@ -241,16 +241,23 @@ fn a_refused_dispatch_leaves_no_file_and_can_be_done_again() {
 }
 
 #[test]
-fn a_copy_that_was_held_back_lies_beside_its_reason() {
+fn every_folder_of_the_state_is_for_the_daemons_eyes_only() {
+    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let mut temp = store.open_result_temp().unwrap();
-    std::io::Write::write_all(&mut temp.file, b"copy").unwrap();
-    let path = store.quarantine_copy(temp, &uid("2.25.1"), "text in the picture").unwrap();
-    assert_eq!(path, dir.path().join("quarantine/deid/2.25.1.dcm"));
-    assert_eq!(std::fs::read(path).unwrap(), b"copy");
-    let reason = std::fs::read_to_string(dir.path().join("quarantine/deid/2.25.1.reason.txt")).unwrap();
-    assert_eq!(reason, "text in the picture\n");
+    let state = dir.path().join("new/state");
+    let store = open(&state);
+    accept(&*store, &uid("1.9"), &uid("1.9.1"), b"photo").unwrap();
+    let mut folders = vec![state.clone()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        let mode = std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777;
+        let inside_index = folder.starts_with(state.join("index")) && folder != state.join("index");
+        assert!(mode == 0o700 || inside_index, "{} has {mode:o}", folder.display());
+        seen += 1;
+        let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.extend(entries.filter(|path| path.is_dir()));
+    }
+    assert!(seen >= 8, "{seen} folders");
 }
 
 #[test]
