@@ -242,8 +242,9 @@ pub struct Quarantined {
     pub reason: String,
 }
 
-/// What leaves the box. A parcel stays until each destination that wants its kind has it or refused it for good;
-/// with no such destination it is held.
+/// What leaves the box. A parcel waits for each destination that wants its kind until that one has it or refused it
+/// for good; with no such destination it is held. Its file stays after that, too: the outbox does not know which
+/// destinations there are, and one that is added later may want it.
 pub trait Outbox: Send + Sync {
     /// Makes all parcels and notes of one finding durable in one record. A second call for the same object does nothing.
     ///

@@ -9,13 +9,21 @@
 //! <state>/journal/     truth: what was accepted, found, dispatched, delivered, in order     (record, segment, committer)
 //! <state>/objects/     truth: <study>/<sop>.dcm, as received                                (files)
 //! <state>/outbox/      truth: <sop>.dcm, what shall leave the box
-//! <state>/quarantine/  what a person must look at: conflict/, deid/, orphans/, journal/
+//! <state>/quarantine/  what a person must look at: conflict/, orphans/, journal/
 //! <state>/index/       view of the journal in sled; says up to which place of the journal   (view, index)
 //! <state>/tmp/         files being written; emptied when the store opens
 //! ```
 //!
 //! The way of one object: `open_temp` -> bytes -> `accept`: fdatasync of the file, rename, fsync of its folder,
 //! journal record with one fdatasync for all who wait, index, `Ok`.
+//!
+//! Nothing in `objects/` and `outbox/` is removed after it was recorded, not even a parcel that every destination has:
+//! the store does not know which destinations there are, and one that is added later may want it. The high watermark
+//! bounds what gathers.
+//!
+//! Errors: `Damaged` and `NotHeld` are final facts about what was named (its file is missing, it was never taken, its
+//! record is refused). Whatever may be better at the next try, an index that gives no answer among it, is `Io` or
+//! `OutOfSpace`.
 
 mod committer;
 mod config;
