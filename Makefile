@@ -43,7 +43,7 @@ test: setup-test ## Every test, against real peers (T='test(name)' picks some)
 	cargo build --locked --workspace --bins --tests
 	cargo nextest run --locked --workspace $(if $(T),-E '$(T)')
 
-test-long: setup-test ## The long tests as well: kills, load, full disk
+test-long: setup-test ## Those tests too that take a quarter of an hour, one at a time: hundreds of kills
 	cargo build --locked --workspace --bins --tests
 	cargo nextest run --locked --workspace --profile long --run-ignored all $(if $(T),-E '$(T)')
 

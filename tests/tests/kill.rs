@@ -204,29 +204,38 @@ fn kill_somewhere(node: &mut Node, random: &mut Random) -> anyhow::Result<()> {
 
 #[test]
 fn inv_01_inv_02_inv_04_fifty_kills_lose_nothing_acknowledged_and_double_nothing() {
-    const OBJECTS: usize = 200;
-    const KILLS: usize = 50;
+    kill_while_sending(50, 200).unwrap();
+}
+
+#[test]
+#[ignore = "a quarter of an hour: make test-long"]
+fn inv_01_inv_02_inv_04_three_hundred_kills_lose_nothing_acknowledged_and_double_nothing() {
+    kill_while_sending(300, 1_200).unwrap();
+}
+
+/// Kills the daemon `kills` times while `count` objects are sent to it, then asks for each.
+fn kill_while_sending(kills: usize, count: usize) -> anyhow::Result<()> {
     let mut random = Random::seeded();
-    let folder = tempfile::tempdir().unwrap();
-    let setup = Setup::new(&folder.path().join("box")).unwrap();
-    let mut archive = Archive::prepare(&folder.path().join("archive"), setup.port()).unwrap();
-    archive.start().unwrap();
-    let mut node = setup.archive(&archive).prepare().unwrap();
-    let objects = objects(OBJECTS as u64).unwrap();
+    let folder = tempfile::tempdir()?;
+    let setup = Setup::new(&folder.path().join("box"))?;
+    let mut archive = Archive::prepare(&folder.path().join("archive"), setup.port())?;
+    archive.start()?;
+    let mut node = setup.archive(&archive).prepare()?;
+    let objects = objects(count as u64)?;
 
     let acknowledged = while_sending(node.port(), &objects, |progress| {
-        for kill in 1..=KILLS {
+        for kill in 1..=kills {
             node.launch(&[])?;
-            progress.released.store(kill * OBJECTS / KILLS, Ordering::Relaxed);
+            progress.released.store(kill * count / kills, Ordering::Relaxed);
             kill_somewhere(&mut node, &mut random).with_context(|| format!("kill {kill}"))?;
         }
         node.start()
-    })
-    .unwrap();
+    })?;
 
-    wait_until_settled(&node, OBJECTS).unwrap();
-    assert_each_object_once(&node, &archive, &acknowledged).unwrap();
-    assert!(node.stop().unwrap().success(), "it stops in good order after all that");
+    wait_until_settled(&node, count)?;
+    assert_each_object_once(&node, &archive, &acknowledged)?;
+    assert!(node.stop()?.success(), "it stops in good order after all that");
+    Ok(())
 }
 
 #[test]
