@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fovea-sync", &["fovea-core", "fovea-dimse"]),
     ("fovea-worker", &["fovea-core", "fovea-decode", "fovea-preprocess", "fovea-infer"]),
     // The command line is a client: it speaks DIMSE, and it reads the forms that the daemon answers in.
-    ("foveactl", &["fovea-core", "fovea-dimse", "fovea-infer", "fovea-review", "fovea-worker"]),
+    ("foveactl", &["fovea-core", "fovea-dimse", "fovea-infer", "fovea-receive", "fovea-review", "fovea-worker"]),
     (
         "fovead",
         &[

@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod conformance;
 mod doctor;
 mod send;
 mod table;
@@ -13,6 +14,7 @@ mod views;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
 use send::Node;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,6 +60,8 @@ enum Command {
     },
     /// Looks for what would keep the box from working; exit status 1 when something would.
     Doctor,
+    /// Prints the DICOM conformance statement of this version, as Markdown.
+    Conformance,
     /// Sends DICOM files to a DICOM node, as a scope or cart would.
     Send(SendArgs),
 }
@@ -135,6 +139,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Models { command: ModelsCommand::List } => views::models(&client, cli.json).await?,
         Command::Models { command: ModelsCommand::Check(args) } => return check::run(args, cli.json),
         Command::Doctor => return doctor::run(&client, &cli.state, cli.json).await,
+        Command::Conformance => std::io::stdout().lock().write_all(conformance::statement().as_bytes())?,
         Command::Send(args) => return send::run(args, cli.json).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -145,6 +150,35 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Our own output went nowhere. A connection that breaks is wrapped by its protocol's error, and is a failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    let plain = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let json = || error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    plain.or_else(json) == Some(std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure_with_and_without_json() {
+        let json = serde_json::to_writer(Closed, &[1, 2, 3]).unwrap_err();
+        assert!(is_broken_pipe(&anyhow::Error::new(json)));
+        assert!(is_broken_pipe(&anyhow::Error::new(Error::from(ErrorKind::BrokenPipe))));
+        assert!(!is_broken_pipe(&anyhow::Error::new(Error::from(ErrorKind::NotFound))));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("the daemon did not answer")));
+    }
 }

@@ -1,0 +1,182 @@
+//! The DICOM conformance statement, made from the tables that the box works by.
+//!
+//! In: nothing. Out: Markdown. Promise: what is accepted, and with which statuses, is read from the code that does it.
+//! Standard: PS3.2.
+
+use fovea_core::sop_class;
+use fovea_dimse::{COMMAND_BYTES_MAX, VERIFICATION, transfer_syntax};
+use fovea_receive::{Conformance, Encoding, RawConfig, SyntaxEntry, conformance};
+use std::fmt::{Result, Write};
+
+/// The whole statement.
+pub fn statement() -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _infallible = write_statement(&mut text, &conformance(), &RawConfig::default());
+    text
+}
+
+fn write_statement(out: &mut String, ours: &Conformance, defaults: &RawConfig) -> Result {
+    writeln!(out, "# DICOM conformance statement\n")?;
+    writeln!(out, "Fovea {}. Research use only, not a medical device.\n", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "This file is the output of `foveactl conformance`; do not edit it.\n")?;
+    writeln!(out, "Fovea takes images from modalities as a storage SCP, and sends structured reports and")?;
+    writeln!(out, "images to archives as a storage SCU. It offers no query, retrieve, worklist, storage")?;
+    writeln!(out, "commitment or print, and no TLS of its own.\n")?;
+    identity(out, ours)?;
+    association(out, defaults)?;
+    acceptor(out, ours)?;
+    statuses(out, ours)?;
+    requestor(out)
+}
+
+fn identity(out: &mut String, ours: &Conformance) -> Result {
+    writeln!(out, "## Implementation\n")?;
+    writeln!(out, "| item | value |\n| --- | --- |")?;
+    writeln!(out, "| implementation class UID | {} |", ours.implementation_class_uid)?;
+    writeln!(out, "| implementation version name | {} |", ours.implementation_version_name)?;
+    writeln!(out, "| application context | 1.2.840.10008.3.1.1.1 |")?;
+    writeln!(out, "| character sets | any that the sender uses: data sets are kept byte for byte |\n")
+}
+
+fn association(out: &mut String, defaults: &RawConfig) -> Result {
+    writeln!(out, "## Associations that are accepted\n")?;
+    writeln!(out, "Each limit is a key of `[receive]`; the defaults are:\n")?;
+    writeln!(out, "| key | default | meaning |\n| --- | --- | --- |")?;
+    let mut row =
+        |key: &str, value: &dyn std::fmt::Display, meaning: &str| writeln!(out, "| `{key}` | {value} | {meaning} |");
+    row("listen", &defaults.listen, "address and port")?;
+    row("ae_title", &defaults.ae_title, "our AE title")?;
+    row("any_called_ae", &defaults.any_called_ae, "also serve who calls us by another title")?;
+    row("peers", &"none", "calling AE titles that are served, each from any or from one IP address")?;
+    row("associations_max", &defaults.associations_max, "associations at once")?;
+    row("connections_max", &defaults.connections_max, "connections at once, before their association stands")?;
+    row("associate_timeout_ms", &defaults.associate_timeout_ms, "from the connection to the association (ARTIM)")?;
+    row("idle_timeout_ms", &defaults.idle_timeout_ms, "longest silence")?;
+    row("object_timeout_ms", &defaults.object_timeout_ms, "from the first to the last byte of one object")?;
+    row("object_bytes_per_s_min", &defaults.object_bytes_per_s_min, "lowest rate of one object")?;
+    row(
+        "give_way_after_ms",
+        &defaults.give_way_after_ms,
+        "silence after which an association gives way when all are taken",
+    )?;
+    row("pdu_bytes_max", &defaults.pdu_bytes_max, "longest P-DATA PDU, announced to the peer")?;
+    row("object_mib_max", &defaults.object_mib_max, "longest data set, MiB")?;
+    writeln!(
+        out,
+        "\nA command set has at most {COMMAND_BYTES_MAX} bytes, an association at most 128 presentation contexts."
+    )?;
+    writeln!(out, "One operation is outstanding at a time.\n")?;
+    writeln!(out, "| rejected | when |\n| --- | --- |")?;
+    writeln!(
+        out,
+        "| permanent, called AE title not recognized | the called title is not ours, unless `any_called_ae` |"
+    )?;
+    writeln!(out, "| permanent, calling AE title not recognized | the caller is not among `peers` |")?;
+    writeln!(out, "| permanent, application context name not supported | another application context |")?;
+    writeln!(out, "| transient, local limit exceeded | `associations_max` are busy: try again later |\n")?;
+    writeln!(out, "Without `peers` any title may call, which is allowed on a loopback address only.\n")
+}
+
+fn acceptor(out: &mut String, ours: &Conformance) -> Result {
+    writeln!(out, "## Classes, as SCP\n")?;
+    writeln!(out, "Role selection is answered with SCU for the requestor, never SCP.\n")?;
+    writeln!(out, "| SOP class | UID |\n| --- | --- |")?;
+    writeln!(out, "| Verification | {VERIFICATION} |")?;
+    ours.storage_classes.iter().try_for_each(|class| writeln!(out, "| {} | {} |", class.name, class.uid))?;
+    writeln!(out, "\n## Transfer syntaxes, as SCP\n")?;
+    writeln!(out, "For every storage class, best first: of those in one presentation context the first of this table")?;
+    writeln!(
+        out,
+        "is accepted. Verification takes the native ones. Objects are stored as they came (level 2, full).\n"
+    )?;
+    writeln!(out, "| transfer syntax | UID | layout | use |\n| --- | --- | --- | --- |")?;
+    for entry in ours.transfer_syntaxes {
+        let SyntaxEntry { uid, name, encoding, store_only } = entry;
+        let layout = match encoding {
+            Encoding::Implicit => "implicit VR, native",
+            Encoding::Explicit => "explicit VR, native",
+            Encoding::Deflated => "explicit VR, deflated",
+            Encoding::Encapsulated => "encapsulated",
+        };
+        let used = if *store_only {
+            "stored, forwarded as original, not analysed"
+        } else {
+            "decoded, and analysed where a model serves the class"
+        };
+        writeln!(out, "| {name} | {uid} | {layout} | {used} |")?;
+    }
+    writeln!(out)
+}
+
+fn statuses(out: &mut String, ours: &Conformance) -> Result {
+    writeln!(out, "## Statuses of C-STORE, as SCP\n")?;
+    writeln!(
+        out,
+        "Success is sent only when the object is durable. After any other status the association goes on.\n"
+    )?;
+    writeln!(out, "| status | name | when |\n| --- | --- | --- |")?;
+    let mut rows = ours.store_statuses.iter();
+    rows.try_for_each(|(status, when)| writeln!(out, "| {:04X} | {} | {when} |", status.0, status.words()))?;
+    writeln!(out)
+}
+
+fn requestor(out: &mut String) -> Result {
+    let (sr, explicit) = (sop_class::COMPREHENSIVE_SR, transfer_syntax::EXPLICIT_VR_LE);
+    writeln!(out, "## What is sent, as SCU\n")?;
+    writeln!(out, "To each `[[sync.destination]]`, by its own AE title, what it asks for in `what`:\n")?;
+    writeln!(out, "| `what` | SOP class | transfer syntax |\n| --- | --- | --- |")?;
+    writeln!(out, "| findings | Comprehensive SR Storage ({sr}), TID 1500 | Explicit VR Little Endian ({explicit}) |")?;
+    writeln!(
+        out,
+        "| deidentified | that of the object | as received; Explicit VR Little Endian where that was deflated; what cannot be looked into (video) stays in quarantine |"
+    )?;
+    writeln!(out, "| originals | that of the object | as received |\n")?;
+    writeln!(
+        out,
+        "One association at a time for each destination, and one operation outstanding. A presentation context is"
+    )?;
+    writeln!(
+        out,
+        "proposed for each pair of class and transfer syntax that waits, with that one syntax: nothing is converted to"
+    )?;
+    writeln!(
+        out,
+        "suit an archive. The called title and address are those of the destination, the calling title is our"
+    )?;
+    writeln!(out, "`ae_title`.\n")?;
+    writeln!(out, "| answer of the archive | what follows |\n| --- | --- |")?;
+    writeln!(out, "| success, or a warning (0001, 0107, 0116, Bxxx) | delivered |")?;
+    writeln!(out, "| A7xx, 0110, 0213, an abort, silence | the same object later, with growing pauses, without end |")?;
+    writeln!(
+        out,
+        "| any other status, or the context is not accepted | later, with growing pauses; set aside after `refusals_max` refusals over at least `refuse_after_min_s` |"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statement_in_the_documents_is_what_this_version_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/conformance.md");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == statement(),
+            "docs/conformance.md has drifted; regenerate it: cargo run -p foveactl -- conformance > docs/conformance.md"
+        );
+    }
+
+    #[test]
+    fn every_class_syntax_and_status_of_the_tables_is_stated() {
+        let (text, ours) = (statement(), conformance());
+        let uids = ours.storage_classes.iter().map(|class| class.uid);
+        for uid in uids.chain(ours.transfer_syntaxes.iter().map(|syntax| syntax.uid)) {
+            assert!(text.contains(&format!("| {uid} |")), "{uid}");
+        }
+        for code in ["0000", "0110", "0111", "0122", "A700", "A900", "C000"] {
+            assert!(text.contains(&format!("\n| {code} |")), "{code}");
+        }
+    }
+}
