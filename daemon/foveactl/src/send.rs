@@ -1,7 +1,7 @@
 //! Sends DICOM files over one or more associations, as a scope or cart would.
 //!
 //! In: files and folders. Out: C-STORE, a progress line, a line for each object that was not stored.
-//! Promise: every object ends as stored, warned or failed; a refused one does not stop the others. Also the load
+//! Promise: every object ends as stored, warned or failed, also when the node goes away in the middle; a refused one does not stop the others. Also the load
 //! generator of the benches, so small files are read whole and each association has its own task.
 
 use crate::SendArgs;
@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -82,7 +82,8 @@ pub async fn run(args: SendArgs, json: bool) -> anyhow::Result<ExitCode> {
     report(&sent, begun.elapsed(), json)
 }
 
-/// Sends the items of one set of contexts over `associations` associations that share one queue.
+/// Sends the items of one set of contexts over `associations` associations that share one queue. What none of them
+/// could send has failed, for the reason that ended the last of them.
 async fn send_group(
     config: &Arc<ScuConfig>,
     group: Group,
@@ -96,26 +97,41 @@ async fn send_group(
     for _ in 0..tasks {
         running.spawn(associate(Arc::clone(config), Arc::clone(&contexts), Arc::clone(&queue), progress.clone()));
     }
-    let mut sent = Vec::new();
+    let (mut sent, mut reason) = (Vec::new(), None);
     while let Some(part) = running.join_next().await {
-        sent.extend(part.context("a sending task ended early")??);
+        let (part, error) = part.context("a sending task ended early")?;
+        sent.extend(part);
+        reason = error.or(reason);
+    }
+    let says = reason.map(|error| format!("{error:#}")).unwrap_or_default();
+    for item in queue.lock().unwrap_or_else(PoisonError::into_inner).by_ref() {
+        let instance = item.head.sop_instance_uid;
+        sent.push(Sent { path: item.path, sop_instance_uid: instance, outcome: "failed", says: says.clone(), us: 0 });
+        progress.inc(1);
     }
     Ok(sent)
 }
 
+/// Sends from the queue until it is empty, or no association can be had: then with the reason.
 async fn associate(
     config: Arc<ScuConfig>,
     contexts: Arc<[Context]>,
     queue: Arc<Mutex<std::vec::IntoIter<Item>>>,
     progress: ProgressBar,
-) -> anyhow::Result<Vec<Sent>> {
+) -> (Vec<Sent>, Option<anyhow::Error>) {
     let mut sent = Vec::new();
-    let mut scu = Scu::connect(&config, &contexts).await.with_context(|| {
-        format!(
-            "associate with {} at {}: is it running, and does it know us as {}?",
-            config.called_ae, config.address, config.calling_ae
-        )
-    })?;
+    let connect = || async {
+        Scu::connect(&config, &contexts).await.with_context(|| {
+            format!(
+                "associate with {} at {}: is it running, and does it know us as {}?",
+                config.called_ae, config.address, config.calling_ae
+            )
+        })
+    };
+    let mut scu = match connect().await {
+        Ok(scu) => scu,
+        Err(error) => return (sent, Some(error)),
+    };
     loop {
         let item = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some(item) = item else { break };
@@ -126,11 +142,15 @@ async fn associate(
         progress.inc(1);
         if !usable {
             // The association is gone: the rest of the queue deserves a fresh one.
-            scu = Scu::connect(&config, &contexts).await.context("associate again after a failure")?;
+            scu = match connect().await {
+                Ok(scu) => scu,
+                Err(error) => return (sent, Some(error)),
+            };
         }
     }
-    scu.release().await.context("release the association")?;
-    Ok(sent)
+    // All that was sent is answered: a release that is not says nothing about it.
+    let _answered = scu.release().await;
+    (sent, None)
 }
 
 /// One C-STORE: outcome, words, and whether the association can go on.
@@ -243,16 +263,18 @@ fn report(sent: &[Sent], took: Duration, json: bool) -> anyhow::Result<ExitCode>
     if json {
         sent.iter().try_for_each(json_line)?;
     } else {
+        let mut out = std::io::stdout().lock();
         for sent in sent.iter().filter(|sent| sent.outcome != "stored") {
-            println!("{}: {}: {}", sent.path.display(), sent.outcome, sent.says);
+            writeln!(out, "{}: {}: {}", sent.path.display(), sent.outcome, sent.says)?;
         }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let rate = sent.len() as f64 / took.as_secs_f64().max(1e-9);
-        println!(
+        writeln!(
+            out,
             "{} stored, {warned} with a warning, {failed} failed in {} ({rate:.0}/s)",
             sent.len() - failed,
             duration(micros)
-        );
+        )?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -268,6 +290,54 @@ mod tests {
         for bad in ["127.0.0.1:11112", "FOVEA@127.0.0.1", "FOVEA@host:port", "@host:1", "SEVENTEEN_LETTERS@h:1"] {
             assert!(bad.parse::<Node>().is_err(), "{bad}");
         }
+    }
+
+    /// A node that takes one object and is gone.
+    async fn node_that_dies() -> String {
+        use fovea_dimse::{ContextAnswer, Limits, Requested, Status};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let second = Duration::from_secs(5);
+            let limits = Limits { pdu_bytes_max: 16 * 1024, associate: second, idle: second, message: second };
+            let requested = Requested::read(stream, limits).await.unwrap();
+            let accepted = requested.accept(|_, syntaxes| ContextAnswer::Accept(syntaxes[0].clone()));
+            let mut association = accepted.await.unwrap();
+            let message = association.next_command().await.unwrap().unwrap();
+            while association.next_data().await.unwrap().is_some() {}
+            association.respond(&message, Status::SUCCESS).await.unwrap();
+            association.next_command().await.unwrap();
+            association.abort().await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn every_object_ends_as_stored_or_failed_when_the_node_goes_away_in_the_middle() {
+        let folder = tempfile::tempdir().unwrap();
+        let syntax = Uid::new("1.2.840.10008.1.2.1").unwrap();
+        for n in 1..=5 {
+            let (class, instance) = (Uid::new("1.2.3").unwrap(), Uid::new(&format!("1.2.4.{n}")).unwrap());
+            let head = fovea_dimse::part10_prefix(&class, &instance, &syntax, None);
+            std::fs::write(folder.path().join(format!("{n}.dcm")), [head, vec![0; 100]].concat()).unwrap();
+        }
+        let group = grouped(items(&[folder.path().to_owned()]).unwrap()).remove(0);
+        let title = |text| AeTitle::new(text).unwrap();
+        let config = Arc::new(ScuConfig {
+            address: node_that_dies().await,
+            called_ae: title("NODE"),
+            calling_ae: title("FOVEACTL"),
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(5),
+            max_pdu_bytes: 16 << 10,
+        });
+        let sent = send_group(&config, group, 1, &ProgressBar::hidden()).await.unwrap();
+        let outcomes: Vec<_> = sent.iter().map(|sent| sent.outcome).collect();
+        assert_eq!(outcomes, ["stored", "failed", "failed", "failed", "failed"]);
+        assert!(sent.iter().all(|sent| !sent.says.is_empty()));
+        assert_eq!(report(&sent, Duration::from_secs(1), true).unwrap(), ExitCode::FAILURE);
     }
 
     #[test]
