@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::table::{Table, json_line};
 use serde::Serialize;
 use serde_json::Value;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -39,7 +40,8 @@ pub async fn run(client: &Client, state_dir: &Path, json: bool) -> anyhow::Resul
             table.row(vec![check.name.to_owned(), mark.to_owned(), check.says.clone(), cure.to_owned()]);
         }
         table.print()?;
-        println!("{} in {}", if healthy { "All well" } else { "Needs care" }, state_dir.display());
+        let verdict = if healthy { "All well" } else { "Needs care" };
+        writeln!(std::io::stdout().lock(), "{verdict} in {}", state_dir.display())?;
     }
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -50,12 +52,16 @@ fn checks(status: &Value) -> Vec<Check> {
     let serving = models.len() - refused.len();
     let disk = status["store"]["disk_used_percent"].as_f64().unwrap_or(0.0);
     let behind: Vec<String> = status["sync"].as_array().into_iter().flatten().filter_map(unreachable).collect();
+    let given_up: Vec<String> = status["sync"].as_array().into_iter().flatten().filter_map(set_aside).collect();
+    let devices = models.iter().map(|model| &model["device"]).chain([&status["worker"]["device"]]);
+    let mut replayed: Vec<String> = devices.filter_map(replay).collect();
+    replayed.dedup();
     vec![
         Check { name: "daemon", ok: true, says: format!("version {}", status["version"]), cure: "" },
         Check {
             name: "worker",
-            ok: status["worker"]["pid"].is_u64(),
-            says: format!("{} restarts", status["worker"]["restarts"]),
+            ok: status["worker"]["start_error"].is_null(),
+            says: worker(&status["worker"]),
             cure: "see the daemon's log: the worker cannot start or keeps dying",
         },
         Check {
@@ -63,6 +69,12 @@ fn checks(status: &Value) -> Vec<Check> {
             ok: serving > 0 && refused.is_empty(),
             says: if refused.is_empty() { format!("{serving} serving") } else { refused.join("; ") },
             cure: "name a signed bundle in [infer] bundles, and its key in [infer] trusted_keys",
+        },
+        Check {
+            name: "device",
+            ok: replayed.is_empty(),
+            says: if replayed.is_empty() { "findings are computed".to_owned() } else { replayed.join("; ") },
+            cure: "install the OpenVINO runtime, or serve bundles that were made for it: this box is a rehearsal",
         },
         Check {
             name: "disk",
@@ -76,11 +88,99 @@ fn checks(status: &Value) -> Vec<Check> {
             says: if behind.is_empty() { "none behind".to_owned() } else { behind.join("; ") },
             cure: "check address, AE title and network of the destination in [[sync.destination]]",
         },
+        Check {
+            name: "set aside",
+            ok: given_up.is_empty(),
+            says: if given_up.is_empty() { "nothing since the start".to_owned() } else { given_up.join("; ") },
+            cure: "foveactl outbox shows which; see in the archive why it refuses them, and send them by hand",
+        },
+        // For information: a file that is no picture is nothing that ails the box.
+        Check { name: "capture", ok: true, says: capture(&status["receive"]), cure: "" },
     ]
+}
+
+fn worker(worker: &Value) -> String {
+    match (worker["start_error"].as_str(), worker["pid"].is_u64()) {
+        (Some(error), _) => format!("cannot start: {error}"),
+        (None, true) => format!("{} restarts", worker["restarts"]),
+        (None, false) => format!("no worker yet, starts with the next object; {} restarts", worker["restarts"]),
+    }
+}
+
+/// A device that plays back recorded answers.
+fn replay(device: &Value) -> Option<String> {
+    let device = device.as_str().filter(|device| device.starts_with("replay"))?;
+    Some(format!("{device}: answers are recorded, not computed"))
+}
+
+/// A destination that refused objects for good.
+fn set_aside(destination: &Value) -> Option<String> {
+    let count = destination["set_aside"].as_u64().filter(|count| *count > 0)?;
+    Some(format!("{}: {count} objects", destination["name"].as_str().unwrap_or("?")))
+}
+
+fn capture(receive: &Value) -> String {
+    let count = |key: &str| receive[key].as_u64().unwrap_or(0);
+    let (accepted, refused) = (count("captures_accepted"), count("captures_refused"));
+    match refused {
+        0 => format!("{accepted} pictures taken"),
+        _ => format!("{accepted} pictures taken, {refused} refused: look into capture/refused/*.reason.txt"),
+    }
 }
 
 /// A destination whose last try failed.
 fn unreachable(destination: &Value) -> Option<String> {
     let error = destination["last_error"].as_str()?;
     Some(format!("{}: {error}", destination["name"].as_str().unwrap_or("?")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn healthy() -> Value {
+        json!({
+            "version": "1.2.3",
+            "worker": { "pid": 7, "restarts": 0, "device": "CPU", "start_error": null },
+            "models": [{ "device": "CPU", "refused": null }],
+            "store": { "disk_used_percent": 12.0 },
+            "sync": [{ "name": "vna", "last_error": null, "set_aside": 0 }],
+            "receive": { "captures_accepted": 4, "captures_refused": 0 },
+        })
+    }
+
+    /// The names of what is bad, and all that is said.
+    fn seen(path: &str, value: Value) -> (Vec<&'static str>, String) {
+        let mut status = healthy();
+        *status.pointer_mut(path).unwrap() = value;
+        let checks = checks(&status);
+        let bad = checks.iter().filter(|check| !check.ok).map(|check| check.name).collect();
+        (bad, checks.into_iter().map(|check| check.says + "\n").collect())
+    }
+
+    #[test]
+    fn a_healthy_box_is_well_also_just_after_its_worker_died_and_with_refused_files() {
+        assert_eq!(seen("/worker/restarts", json!(3)).0, [""; 0]);
+        let (bad, says) = seen("/worker/pid", Value::Null);
+        assert!(bad.is_empty() && says.contains("starts with the next object"), "{bad:?} {says}");
+        let (bad, says) = seen("/receive/captures_refused", json!(2));
+        assert!(bad.is_empty() && says.contains("2 refused"), "{bad:?} {says}");
+    }
+
+    #[test]
+    fn what_keeps_a_box_from_its_work_is_bad() {
+        for (path, value, name) in [
+            ("/worker/start_error", json!("no sandbox"), "worker"),
+            ("/worker/device", json!("replay:CPU"), "device"),
+            ("/models/0/device", json!("replay:answers"), "device"),
+            ("/models/0/refused", json!("signature"), "models"),
+            ("/sync/0/set_aside", json!(1), "set aside"),
+            ("/sync/0/last_error", json!("away"), "destinations"),
+            ("/store/disk_used_percent", json!(93.0), "disk"),
+        ] {
+            let (bad, says) = seen(path, value);
+            assert!(bad.contains(&name), "{path}: {bad:?} {says}");
+        }
+    }
 }
