@@ -74,7 +74,7 @@ fn checks(status: &Value) -> Vec<Check> {
             name: "device",
             ok: replayed.is_empty(),
             says: if replayed.is_empty() { "findings are computed".to_owned() } else { replayed.join("; ") },
-            cure: "install the OpenVINO runtime, or serve bundles that were made for it: this box is a rehearsal",
+            cure: "this box rehearses: name a real device in [infer] device, for instance CPU",
         },
         Check {
             name: "disk",
