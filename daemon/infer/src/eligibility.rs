@@ -6,6 +6,9 @@
 use crate::bundle::manifest::{Eligible, Manifest};
 use fovea_core::{ObjectHeader, Reason};
 
+/// Code of the reason of [`NotSelected::NoModel`].
+pub const NO_ELIGIBLE_MODEL: &str = "no_eligible_model";
+
 /// Why no model was selected.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NotSelected {
@@ -35,7 +38,7 @@ pub fn select<'a>(models: impl IntoIterator<Item = &'a Manifest>, header: &Objec
             Err(reason) => too_small = too_small.or(Some(NotSelected::TooSmall { index, reason })),
         }
     }
-    Err(too_small.unwrap_or_else(|| NotSelected::NoModel(Reason::new("no_eligible_model", "no eligible model", ""))))
+    Err(too_small.unwrap_or_else(|| NotSelected::NoModel(Reason::new(NO_ELIGIBLE_MODEL, "no eligible model", ""))))
 }
 
 impl Eligible {

@@ -24,7 +24,7 @@ pub use bundle::files::{BundleFiles, OpenBundleError};
 pub use bundle::graph::GraphError;
 pub use bundle::manifest::{Algorithm, Eligible, Golden, Manifest, ManifestError, Output};
 pub use bundle::{Bundle, BundleError};
-pub use eligibility::{NotSelected, select};
+pub use eligibility::{NO_ELIGIBLE_MODEL, NotSelected, select};
 pub use engine::{Device, DeviceError, Engine, EngineError, GOLDEN_ONLY};
 pub use model::{Model, ScoresError};
 pub use trust::{TrustError, TrustedKey};

@@ -4,10 +4,13 @@
 
 use super::raw::Raw;
 use fovea_core::{Code, InputSpec, QualityLimits, Sha256};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Most operations that any bundle may have: compile time grows faster than their number and cannot be cancelled.
+/// Most operations that any bundle may claim: compile time grows faster than their number and cannot be cancelled.
+///
+/// This bounds what a signed `limits.ops_max` may say, so that no maker can ask for an endless compile; `ops_max`
+/// bounds the graph beside it, so that a graph that grew without its maker's notice is not run.
 pub const OPS_MAX: u32 = 2000;
 /// The graph (OpenVINO IR, XML).
 pub const MODEL_XML: &str = "model.xml";
@@ -51,7 +54,7 @@ pub struct Output {
 }
 
 /// Which objects the model may answer for. An empty list takes any.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Eligible {
     /// SOP class UIDs.
@@ -115,7 +118,7 @@ pub struct Manifest {
     pub eligible: Eligible,
     /// Proof that it runs as it was trained.
     pub golden: Golden,
-    /// Most operations in the graph, 1 to 2000.
+    /// Most operations in the graph, 1 to [`OPS_MAX`], which says why there are two bounds.
     pub ops_max: u32,
     /// Who answers.
     pub algorithm: Algorithm,

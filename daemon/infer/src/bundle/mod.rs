@@ -9,10 +9,11 @@ pub(crate) mod manifest;
 mod raw;
 
 use crate::TrustedKey;
-use files::{BundleFiles, printable, unlisted_by_rule};
+use files::{BundleFiles, Located, printable, unlisted_by_rule};
 use fovea_core::{ModelRef, Sha256};
 use graph::GraphError;
 use manifest::{MODEL_BIN, MODEL_XML, Manifest, ManifestError};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What everything hangs on: ids, bounds and the hash of every other file.
@@ -144,19 +145,7 @@ impl Bundle {
         if located.len() > FILE_COUNT_MAX {
             return Err(BundleError::TooManyFiles { found: located.len() });
         }
-        let read = |name: &str, bytes_max: u64| match located.get(name) {
-            Some(file) => file.read(name, bytes_max),
-            None => Err(BundleError::Missing { name: name.to_owned() }),
-        };
-
-        let toml = read(BUNDLE_TOML, TOML_BYTES_MAX)?;
-        let signature = read(BUNDLE_SIG, 64)?;
-        let untrusted = BundleError::Untrusted { keys: trust.len() };
-        let Ok(signature) = <[u8; 64]>::try_from(signature) else { return Err(untrusted) };
-        if !trust.iter().any(|key| key.signed(&toml, &signature)) {
-            return Err(untrusted);
-        }
-
+        let toml = signed_toml(&located, trust)?;
         let manifest = Manifest::parse(&toml)?;
         if let Some(name) = located.keys().find(|name| !unlisted_by_rule(name) && !manifest.files.contains_key(*name)) {
             return Err(BundleError::Unlisted { name: printable(name) });
@@ -169,7 +158,7 @@ impl Bundle {
                 name if name == manifest.golden.inputs => (Some(&mut golden_inputs), GOLDEN_BYTES_MAX),
                 _ => (None, OTHER_BYTES_MAX),
             };
-            let bytes = read(name, bytes_max)?;
+            let bytes = read(&located, name, bytes_max)?;
             if Sha256::of(&bytes) != *digest {
                 return Err(BundleError::Hash { name: name.clone() });
             }
@@ -185,9 +174,36 @@ impl Bundle {
         Ok(Self { sha256: Sha256::of(&toml), manifest, model_xml, model_bin, golden_inputs })
     }
 
+    /// What a bundle says of itself, where a trusted key signed that much: its other files are not looked at, so it
+    /// may still be refused.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn read_manifest(files: &BundleFiles, trust: &[TrustedKey]) -> Result<Manifest, BundleError> {
+        Ok(Manifest::parse(&signed_toml(&files.locate()?, trust)?)?)
+    }
+
     /// How results name this bundle.
     #[must_use]
     pub fn model_ref(&self) -> ModelRef {
         ModelRef { id: self.manifest.id.clone(), version: self.manifest.version.clone(), sha256: self.sha256 }
+    }
+}
+
+fn read(located: &BTreeMap<String, Located>, name: &str, bytes_max: u64) -> Result<Vec<u8>, BundleError> {
+    match located.get(name) {
+        Some(file) => file.read(name, bytes_max),
+        None => Err(BundleError::Missing { name: name.to_owned() }),
+    }
+}
+
+/// The bytes of `bundle.toml`, once a trusted key's signature of them was checked.
+fn signed_toml(located: &BTreeMap<String, Located>, trust: &[TrustedKey]) -> Result<Vec<u8>, BundleError> {
+    let toml = read(located, BUNDLE_TOML, TOML_BYTES_MAX)?;
+    let signature = read(located, BUNDLE_SIG, 64)?;
+    let signed = |signature: [u8; 64]| trust.iter().any(|key| key.signed(&toml, &signature));
+    match <[u8; 64]>::try_from(signature) {
+        Ok(signature) if signed(signature) => Ok(toml),
+        _ => Err(BundleError::Untrusted { keys: trust.len() }),
     }
 }
