@@ -2,7 +2,7 @@
 
 use crate::sandbox::SandboxReport;
 use fovea_core::{Analysis, Code, ModelRef, ObjectHeader, Reason};
-use fovea_infer::{Admission, TrustedKey};
+use fovea_infer::{Admission, Eligible, TrustedKey};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -19,7 +19,10 @@ pub enum Request {
         names: Option<Vec<String>>,
     },
     /// All bundles are loaded: shut the last door.
-    Seal,
+    Seal {
+        /// Admitted, but not to serve: the daemon's numbers of those bundles.
+        give_way: Vec<usize>,
+    },
     /// The object's file lies beside it.
     Analyse {
         /// Its routing facts.
@@ -27,8 +30,6 @@ pub enum Request {
     },
     /// A PNG or JPEG file lies beside it: wanted as plain pixels.
     Picture,
-    /// Are you there?
-    Ping,
 }
 
 /// What a worker needs to know before it is shut in.
@@ -69,7 +70,12 @@ pub enum Answer {
         problem: String,
     },
     /// Final answer to `Load`.
-    Loaded(Result<Box<ServingModel>, Reason>),
+    Loaded {
+        /// Which objects it is for, where its manifest could be read and trusted, also when it is refused.
+        eligible: Option<Eligible>,
+        /// Whether it was admitted.
+        outcome: Result<Box<ServingModel>, Reason>,
+    },
     /// Final answer to `Seal`: ready for objects.
     Sealed(SandboxReport),
     /// Not final: what comes next in `Analyse`.
@@ -90,8 +96,6 @@ pub enum Answer {
     },
     /// Final answer to `Picture`: there is none.
     NoPicture(Reason),
-    /// Final answer to `Ping`.
-    Pong,
 }
 
 /// A step that may kill the worker: whose fault it is depends on the step.

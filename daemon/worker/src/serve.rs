@@ -151,14 +151,15 @@ impl Server<'_> {
                 Err(error) => return Err(ServeError::Wire(error)),
             };
             match request {
-                Request::Seal if !self.sealed => {
+                Request::Seal { give_way } if !self.sealed => {
+                    self.models.retain(|served| !give_way.contains(&served.slot));
                     self.report = sandbox::seal(std::mem::take(&mut self.report))?;
                     self.sealed = true;
                     self.answer(Answer::Sealed(self.report.clone()), None)?;
                 }
                 Request::Load { slot, names } if !self.sealed => {
                     let loaded = self.load(slot, names, files);
-                    self.answer(Answer::Loaded(loaded), None)?;
+                    self.answer(loaded, None)?;
                 }
                 Request::Analyse { header } if self.sealed => {
                     let analysis = self.analyse(&header, files);
@@ -170,7 +171,6 @@ impl Server<'_> {
                     }
                     Err(reason) => self.answer(Answer::NoPicture(reason), None)?,
                 },
-                Request::Ping => self.answer(Answer::Pong, None)?,
                 _ => return Err(ServeError::OutOfOrder),
             }
         }
@@ -181,15 +181,20 @@ impl Server<'_> {
         self.channel.send(&packet, file.as_slice(), None).map_err(ServeError::Wire)
     }
 
-    fn load(
-        &mut self,
-        slot: usize,
-        names: Option<Vec<String>>,
-        files: Vec<OwnedFd>,
-    ) -> Result<Box<ServingModel>, Reason> {
+    fn load(&mut self, slot: usize, names: Option<Vec<String>>, files: Vec<OwnedFd>) -> Answer {
         self.hooks.before_load(names.as_deref());
-        let files = bundle_files(names, files)?;
-        let bundle = Bundle::read(&files, &self.trusted_keys).map_err(|error| Refusal::from(error).reason())?;
+        match bundle_files(names, files) {
+            Ok(files) => {
+                let manifest = Bundle::read_manifest(&files, &self.trusted_keys);
+                let eligible = manifest.ok().map(|manifest| manifest.eligible);
+                Answer::Loaded { eligible, outcome: self.admit(slot, &files) }
+            }
+            Err(reason) => Answer::Loaded { eligible: None, outcome: Err(reason) },
+        }
+    }
+
+    fn admit(&mut self, slot: usize, files: &BundleFiles) -> Result<Box<ServingModel>, Reason> {
+        let bundle = Bundle::read(files, &self.trusted_keys).map_err(|error| Refusal::from(error).reason())?;
         let model = Model::admit(bundle, &mut self.device).map_err(|refusal| refusal.reason())?;
         let manifest = model.manifest();
         let serving = ServingModel {

@@ -59,11 +59,23 @@ fn inv_07_a_model_that_kills_for_two_objects_is_put_aside() {
     assert_eq!(code(&worker.analyse(&object(90), &header(102))), "worker_died");
     assert_eq!(probability(&worker.analyse(&object(90), &header(1))), 0.5);
     // For a second one: it is the model. The second try finds no model left.
-    assert_eq!(code(&worker.analyse(&object(90), &header(103))), "no_eligible_model");
+    assert_eq!(code(&worker.analyse(&object(90), &header(103))), "model_refused");
     let ModelState::Refused(reason) = &worker.models()[0].state else { panic!("{:?}", worker.models()) };
     assert_eq!(reason.code, "model_put_aside");
     assert!(reason.text.contains("SIGABRT"), "{}", reason.text);
-    assert_eq!(code(&worker.analyse(&object(90), &header(1))), "no_eligible_model");
+    assert_eq!(code(&worker.analyse(&object(90), &header(1))), "model_refused");
+}
+
+#[test]
+fn inv_07_a_death_is_forgotten_after_a_hundred_good_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = worker(folder.path());
+    assert_eq!(code(&worker.analyse(&object(90), &header(102))), "worker_died");
+    for _ in 0..100 {
+        assert_eq!(probability(&worker.analyse(&object(90), &header(1))), 0.5);
+    }
+    assert_eq!(code(&worker.analyse(&object(90), &header(103))), "worker_died");
+    assert_eq!(probability(&worker.analyse(&object(90), &header(1))), 0.5);
 }
 
 #[test]

@@ -143,6 +143,67 @@ fn inv_03_bad_bundles_are_refused_with_the_reason_and_the_good_one_serves() {
 }
 
 #[test]
+fn of_one_bundle_only_the_highest_version_serves_whatever_the_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = replay(folder.path(), 0.0);
+    let bundle = |name: &str, version: &str| {
+        let version = format!("version = \"{version}\"");
+        TestBundle::new().edit("version = \"1.0.0\"", &version).write(&folder.path().join(name))
+    };
+    let mut paths = vec![bundle("a", "0.10.0"), bundle("b", "0.9.0"), bundle("c", "0.10.0")];
+    for _ in 0..2 {
+        let mut worker = start(config(program(), &device, paths.clone()));
+        for status in worker.models() {
+            match (&status.state, status.path.file_name().unwrap().to_str().unwrap()) {
+                (ModelState::Serving(serving), "a") => assert_eq!(serving.model.version, "0.10.0"),
+                (ModelState::Refused(reason), "b") => {
+                    assert_eq!((&*reason.code, &*reason.text), ("superseded", "superseded by 0.10.0"));
+                }
+                (ModelState::Refused(reason), "c") => assert_eq!(reason.code, "duplicate"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let analysis = worker.analyse(&object(90), &header(1));
+        assert_eq!(analysis.model.unwrap().version, "0.10.0");
+        let mut ultrasound = header(2);
+        ultrasound.modality = Some("US".to_owned());
+        assert_eq!(code(&worker.analyse(&object(90), &ultrasound)), "no_eligible_model");
+        paths.reverse();
+    }
+}
+
+#[test]
+fn an_object_whose_model_is_refused_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = replay(folder.path(), 0.0);
+    let cut = TestBundle::new().write(&folder.path().join("cut"));
+    std::fs::write(cut.join("model.bin"), b"x").unwrap();
+    let mut ultrasound = header(2);
+    ultrasound.modality = Some("US".to_owned());
+    let mut worker = start(config(program(), &device, vec![cut.clone()]));
+    let analysis = worker.analyse(&object(90), &header(1));
+    let Verdict::NotAnalysed(reason) = &analysis.verdict else { panic!("{analysis:?}") };
+    assert_eq!((&*reason.code, &*reason.text), ("model_refused", "no eligible model; 1 model bundle is refused"));
+    assert_eq!(reason.advice, "Tell the person who looks after the box: foveactl models list");
+    assert_eq!(code(&worker.analyse(&object(90), &ultrasound)), "no_eligible_model", "its manifest is trusted");
+    // Nobody trusted says what this one is for.
+    let untrusted = TestBundle::new().write(&folder.path().join("untrusted"));
+    std::fs::write(untrusted.join("bundle.sig"), [1; 64]).unwrap();
+    let mut worker = start(config(program(), &device, vec![cut, untrusted]));
+    assert_eq!(code(&worker.analyse(&object(90), &ultrasound)), "model_refused");
+}
+
+#[test]
+fn a_picture_is_tried_once_more_when_the_worker_dies_over_it() {
+    let mut worker = start(config(program(), "replay:golden", vec![]));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(worker.status().pid.unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // A fresh worker looked at it.
+    assert!(matches!(worker.picture_rgb8(&bytes(b"garbage")), Err(WorkerError::NoPicture(_))));
+    assert_eq!(worker.status().restarts, 1);
+}
+
+#[test]
 fn the_sandbox_was_tried_from_inside() {
     let folder = tempfile::tempdir().unwrap();
     let worker = start(config(program(), "CPU", vec![TestBundle::new().write(&folder.path().join("a"))]));
@@ -202,7 +263,6 @@ fn a_picture_comes_as_sealed_pixels() {
     std::io::Seek::rewind(&mut picture.rgb).unwrap();
     assert!(picture.rgb.write(b"x").is_err(), "sealed");
     assert!(matches!(worker.picture_rgb8(&bytes(b"garbage")), Err(WorkerError::NoPicture(_))));
-    worker.ping().unwrap();
 }
 
 #[test]

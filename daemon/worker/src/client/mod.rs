@@ -3,10 +3,12 @@
 //! In: objects as open files. Out: analyses. Runs on an OS thread of its own: every call blocks, up to its deadline.
 //! Promise (invariant 7): [`Worker::analyse`] always answers. A worker that dies or overruns is restarted with
 //! back-off and the object is tried once more; a model under which workers die for two objects, or twice while it
-//! is loaded, is put aside with the reason.
+//! is loaded, with no long run of good answers between, is put aside with the reason. Of one bundle id the highest
+//! admitted version serves. An object that a refused model may have been for is told so.
 
 mod process;
 mod types;
+mod versions;
 
 pub(crate) use types::PICTURE_SEALS;
 pub use types::{ModelState, ModelStatus, Picture, StartError, WorkerConfig, WorkerError, WorkerStatus};
@@ -14,7 +16,7 @@ pub use types::{ModelState, ModelStatus, Picture, StartError, WorkerConfig, Work
 use crate::protocol::{Answer, Request, Start, Step};
 use crate::sandbox::SandboxReport;
 use fovea_core::{Analysis, ObjectHeader, Reason, Uid, Verdict};
-use fovea_infer::{BundleFiles, Refusal};
+use fovea_infer::{BundleFiles, Eligible, NO_ELIGIBLE_MODEL, Refusal};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use process::{Death, Process};
 use std::collections::BTreeSet;
@@ -22,9 +24,12 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
+use versions::{DUPLICATE, SUPERSEDED};
 
 /// Deaths under a model before it is put aside.
 const STRIKES: usize = 2;
+/// Good answers of a model after which its deaths are forgotten: what comes so rarely is no fault of the model.
+const GOOD_ANSWERS: u32 = 100;
 /// Tries to bring a worker up before an object is given back without an analysis.
 const START_TRIES: u32 = 3;
 /// First pause before a restart; doubles with each further death in a row.
@@ -39,6 +44,10 @@ struct Slot {
     put_aside: bool,
     deaths_at_load: usize,
     deaths_over: BTreeSet<Uid>,
+    /// Since its last death over an object.
+    good_answers: u32,
+    /// Which objects it is for, as far as anybody trusted said so.
+    eligible: Option<Eligible>,
 }
 
 /// A worker process and whatever replaces it.
@@ -66,7 +75,14 @@ impl Worker {
         let slot = |path: &PathBuf| {
             let state = ModelState::Refused(Reason::new("not_loaded", "not loaded yet", ""));
             let status = ModelStatus { path: path.clone(), state };
-            Slot { status, put_aside: false, deaths_at_load: 0, deaths_over: BTreeSet::new() }
+            Slot {
+                status,
+                put_aside: false,
+                deaths_at_load: 0,
+                deaths_over: BTreeSet::new(),
+                good_answers: 0,
+                eligible: None,
+            }
         };
         let mut worker = Self {
             slots: config.bundles.iter().map(slot).collect(),
@@ -103,7 +119,7 @@ impl Worker {
     /// Analyses one object. `object` is a whole Part 10 file; the worker gets it read-only.
     ///
     /// Always answers, at the latest after two deadlines, the pauses between restarts and the loads. The reason
-    /// `worker_unavailable` says that no worker comes up at all: it is no fault of the object, which may be tried later.
+    /// `worker_unavailable` says that no worker comes up at all: it is no fault of the object, which the caller may offer again.
     pub fn analyse(&mut self, object: &File, header: &ObjectHeader) -> Analysis {
         let object = match read_only(object) {
             Ok(object) => object,
@@ -115,7 +131,10 @@ impl Worker {
                 return unavailable(chain(&error));
             }
             match self.try_analyse(&object, header) {
-                Ok(analysis) => return analysis,
+                Ok(analysis) => {
+                    self.praise(&analysis);
+                    return self.say_if_refused(analysis, header);
+                }
                 Err(death) => {
                     log::warn!("worker {} at {:?}", death.how, death.at);
                     self.blame(&death, header);
@@ -126,14 +145,20 @@ impl Worker {
         gave_up(last)
     }
 
-    /// A capture device's PNG or JPEG file as plain pixels.
+    /// A capture device's PNG or JPEG file as plain pixels. Tried once more on a fresh worker after a death.
     ///
     /// # Errors
     /// [`WorkerError`]; after a death the worker is restarted with the next request.
     pub fn picture_rgb8(&mut self, picture: &File) -> Result<Picture, WorkerError> {
         let unreadable = |_| WorkerError::NoPicture(Reason::new("object_unreadable", "cannot be opened", ""));
         let object = read_only(picture).map_err(unreadable)?;
-        let (answer, files) = self.request(&Request::Picture, &object)?;
+        let (answer, files) = match self.request(&Request::Picture, &object) {
+            Err(WorkerError::Died { how }) => {
+                log::warn!("worker {how} over a picture");
+                self.request(&Request::Picture, &object)?
+            }
+            answered => answered?,
+        };
         match (answer, <[OwnedFd; 1]>::try_from(files)) {
             (Answer::Picture { width_px, height_px }, Ok([file])) => Picture::checked(width_px, height_px, file),
             (Answer::NoPicture(reason), _) => Err(WorkerError::NoPicture(reason)),
@@ -141,23 +166,6 @@ impl Worker {
                 self.process = None;
                 Err(WorkerError::Answer)
             }
-        }
-    }
-
-    /// Asks the worker whether it is there, and restarts it where it is not.
-    ///
-    /// # Errors
-    /// [`WorkerError`].
-    pub fn ping(&mut self) -> Result<(), WorkerError> {
-        self.ensure_up()?;
-        let Some(process) = &mut self.process else { return Err(WorkerError::Answer) };
-        match process.ask(&Request::Ping, &[], self.config.object_deadline) {
-            Ok((Answer::Pong, _)) => Ok(()),
-            Ok(_) => {
-                self.process = None;
-                Err(WorkerError::Answer)
-            }
-            Err(death) => Err(self.mourn(death)),
         }
     }
 
@@ -212,11 +220,39 @@ impl Worker {
         self.deaths_in_a_row += 1;
         let Some((Step::Infer, slot)) = death.at else { return };
         let Some(slot) = self.slots.get_mut(slot) else { return };
+        slot.good_answers = 0;
         slot.deaths_over.insert(header.sop_instance_uid.clone());
         if slot.deaths_over.len() >= STRIKES {
             slot.put_aside(format!("the worker {} under it for two objects", death.how));
             self.models = self.slots.iter().map(|slot| slot.status.clone()).collect();
         }
+    }
+
+    /// Counts a good answer of a model; enough of them clear its deaths.
+    fn praise(&mut self, analysis: &Analysis) {
+        let (Verdict::Scored(_), Some(model)) = (&analysis.verdict, &analysis.model) else { return };
+        let answered = |slot: &&mut Slot| matches!(&slot.status.state, ModelState::Serving(s) if s.model == *model);
+        let Some(slot) = self.slots.iter_mut().find(answered) else { return };
+        slot.good_answers = slot.good_answers.saturating_add(1);
+        if slot.good_answers >= GOOD_ANSWERS {
+            slot.deaths_over.clear();
+            slot.deaths_at_load = 0;
+        }
+    }
+
+    /// Without an eligible model: says so where that may be because one is refused.
+    fn say_if_refused(&self, analysis: Analysis, header: &ObjectHeader) -> Analysis {
+        match &analysis.verdict {
+            Verdict::NotAnalysed(reason) if reason.code == NO_ELIGIBLE_MODEL => {}
+            _ => return analysis,
+        }
+        let refused = match self.slots.iter().filter(|slot| slot.is_missed_by(header)).count() {
+            0 => return analysis,
+            1 => "1 model bundle is refused".to_owned(),
+            count => format!("{count} model bundles are refused"),
+        };
+        let advice = "Tell the person who looks after the box: foveactl models list";
+        Analysis::not_analysed(Reason::new("model_refused", format!("no eligible model; {refused}"), advice))
     }
 
     /// Pauses after deaths, then starts a worker where there is none.
@@ -257,7 +293,8 @@ impl Worker {
             };
             self.started += 1;
             if load_all(&mut process, &mut self.slots, self.config.load_deadline) {
-                process.seal(self.config.load_deadline).map_err(failed)?;
+                let give_way = keep_highest_versions(&mut self.slots);
+                process.seal(give_way, self.config.load_deadline).map_err(failed)?;
                 self.models = self.slots.iter().map(|slot| slot.status.clone()).collect();
                 self.device.clone_from(&process.device);
                 self.sandbox = process.sandbox.clone();
@@ -267,9 +304,7 @@ impl Worker {
             }
         }
     }
-}
 
-impl Worker {
     /// What an operator should find in the journal of a worker that came up.
     fn tell(&self, process: &Process) {
         let serving = |slot: &&Slot| matches!(slot.status.state, ModelState::Serving(_));
@@ -287,6 +322,13 @@ impl Worker {
 }
 
 impl Slot {
+    /// True when it does not serve, no other version of it does, and the object may have been its own.
+    fn is_missed_by(&self, header: &ObjectHeader) -> bool {
+        let ModelState::Refused(reason) = &self.status.state else { return false };
+        ![SUPERSEDED, DUPLICATE].contains(&&*reason.code)
+            && self.eligible.as_ref().is_none_or(|eligible| eligible.meant_for(header))
+    }
+
     /// Always false: the process has not seen every bundle.
     fn died_at_load(&mut self, how: &str) -> bool {
         self.deaths_at_load += 1;
@@ -322,13 +364,29 @@ fn load_all(process: &mut Process, slots: &mut [Slot], deadline: Duration) -> bo
             BundleFiles::Tar(file) => (None, vec![file.as_fd()]),
         };
         match process.ask(&Request::Load { slot: index, names }, &files, deadline) {
-            Ok((Answer::Loaded(Ok(serving)), _)) => slot.status.state = ModelState::Serving(serving),
-            Ok((Answer::Loaded(Err(reason)), _)) => slot.status.state = ModelState::Refused(reason),
+            Ok((Answer::Loaded { eligible, outcome }, _)) => {
+                slot.eligible = eligible;
+                slot.status.state = outcome.map_or_else(ModelState::Refused, ModelState::Serving);
+            }
             Ok(_) => return slot.died_at_load("answered nonsense"),
             Err(death) => return slot.died_at_load(&death.how),
         }
     }
     true
+}
+
+/// Refuses all but the highest admitted version of each bundle; the numbers of those that give way.
+fn keep_highest_versions(slots: &mut [Slot]) -> Vec<usize> {
+    let admitted = slots.iter().enumerate().filter_map(|(index, slot)| match &slot.status.state {
+        ModelState::Serving(serving) => Some((index, slot.status.path.as_path(), &serving.model)),
+        ModelState::Refused(_) => None,
+    });
+    let refusals = versions::give_way(admitted.collect());
+    let give_way = refusals.iter().map(|(index, _)| *index).collect();
+    for (index, reason) in refusals {
+        slots[index].status.state = ModelState::Refused(reason);
+    }
+    give_way
 }
 
 /// None before the first restart after a good run, then doubling.
@@ -355,11 +413,11 @@ fn gave_up(death: Option<Death>) -> Analysis {
     } else {
         ("worker_died", "the analysis ended without a result, twice")
     };
-    Analysis::not_analysed(Reason::new(code, text, "Look at the picture yourself; it is put aside here."))
+    Analysis::not_analysed(Reason::new(code, text, "Look at the picture yourself, or take it again."))
 }
 
 fn unavailable(text: String) -> Analysis {
-    Analysis::not_analysed(Reason::new("worker_unavailable", text, "Ask for service; send the picture again then."))
+    Analysis::not_analysed(Reason::new("worker_unavailable", text, "Tell the person who looks after the box."))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -79,9 +79,9 @@ impl Process {
         }
     }
 
-    /// Shuts its last door, once all bundles are loaded.
-    pub fn seal(&mut self, deadline: Duration) -> Result<(), SpawnError> {
-        match self.ask(&Request::Seal, &[], deadline) {
+    /// Shuts its last door, once all bundles are loaded; those that `give_way` are dropped.
+    pub fn seal(&mut self, give_way: Vec<usize>, deadline: Duration) -> Result<(), SpawnError> {
+        match self.ask(&Request::Seal { give_way }, &[], deadline) {
             Ok((Answer::Sealed(sandbox), _)) => {
                 self.sandbox = sandbox;
                 Ok(())

@@ -22,7 +22,7 @@ pub struct WorkerConfig {
     pub program: PathBuf,
     /// Where OpenVINO lies; not looked at by `replay`.
     pub runtime_dir: PathBuf,
-    /// Bundles in the order in which they are asked.
+    /// Bundles in the order in which they are asked; of several versions of one only the highest is.
     pub bundles: Vec<PathBuf>,
     /// Whose bundles may run.
     pub trusted_keys: Vec<TrustedKey>,
