@@ -48,8 +48,10 @@ pub async fn run(client: &Client, state_dir: &Path, json: bool) -> anyhow::Resul
 
 fn checks(status: &Value) -> Vec<Check> {
     let models = status["models"].as_array().cloned().unwrap_or_default();
-    let refused: Vec<&str> = models.iter().filter_map(|model| model["refused"].as_str()).collect();
-    let serving = models.len() - refused.len();
+    // An older version beside a newer one is as it should be.
+    let fault = |model: &&Value| !matches!(model["refused_code"].as_str(), Some("superseded" | "duplicate"));
+    let refused: Vec<&str> = models.iter().filter(fault).filter_map(|model| model["refused"].as_str()).collect();
+    let serving = models.iter().filter(|model| model["refused"].is_null()).count();
     let disk = status["store"]["disk_used_percent"].as_f64().unwrap_or(0.0);
     let behind: Vec<String> = status["sync"].as_array().into_iter().flatten().filter_map(unreachable).collect();
     let given_up: Vec<String> = status["sync"].as_array().into_iter().flatten().filter_map(set_aside).collect();

@@ -85,7 +85,9 @@ fn model(status: &ModelStatus) -> Value {
             "golden_max_error": serving.admission.golden_max_error,
             "refused": null,
         }),
-        ModelState::Refused(reason) => json!({ "path": status.path, "refused": reason.text }),
+        ModelState::Refused(reason) => {
+            json!({ "path": status.path, "refused": reason.text, "refused_code": reason.code })
+        }
     }
 }
 

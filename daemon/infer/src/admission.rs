@@ -5,9 +5,8 @@
 use crate::engine::golden_tensor;
 use crate::model::probability;
 use crate::{Bundle, BundleError, Engine, EngineError};
-use fovea_core::Reason;
+use fovea_core::{Reason, chain};
 use serde::{Deserialize, Serialize};
-use std::error::Error;
 use std::time::Instant;
 
 /// Runs that are timed, after the golden vectors have warmed the caches.
@@ -69,17 +68,6 @@ impl Refusal {
         };
         Reason::new(code, chain(self), advice)
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Runs the golden vectors, then times the engine.

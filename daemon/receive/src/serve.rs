@@ -9,7 +9,7 @@ use crate::classes;
 use crate::counters::{Counters, add};
 use crate::object::Intake;
 use crate::session::{Ended, Pace, Session};
-use fovea_core::Inbox;
+use fovea_core::{Inbox, chain};
 use fovea_dimse::{AcceptError, AssociationError, Rejection, Requested};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -167,12 +167,6 @@ impl Connection {
             log::warn!("no association with {}: {}", self.from, chain(error));
         }
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 /// The places for associations. When all are taken, the one that has been idle longest gives way, if it was idle

@@ -7,8 +7,8 @@
 
 use crate::counters::add;
 use crate::object::{Intake, Object, Refusal};
-use crate::serve::{Place, chain};
-use fovea_core::{Acceptance, Sender};
+use crate::serve::Place;
+use fovea_core::{Acceptance, Sender, chain};
 use fovea_dimse::{Association, AssociationError, CommandField, CommandSet, Element, Message, Status};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -5,10 +5,9 @@
 //! Standard: PS3.4 annex B (storage), PS3.7 annex C (statuses).
 
 use crate::config::Destination;
-use fovea_core::{Parcel, PortError, Uid};
+use fovea_core::{Parcel, PortError, Uid, chain};
 use fovea_dimse::{Context, Part10Error, Scu, ScuConfig, ScuError, Status, part10_head};
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::fs::File;
 use std::time::Duration;
 use tokio::io::BufReader;
@@ -136,18 +135,6 @@ fn judge(status: Status) -> Sent {
         0xA700..=0xA7FF | 0x0110 | 0x0213 => Sent::Unavailable(format!("the archive answered {status}")),
         _ => Sent::Refused(format!("the archive answered {status}")),
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use crate::backoff::{Tries, pause};
 use crate::config::Destination;
 use crate::counters::Counters;
-use crate::deliver::{Sent, Session, Unreadable, chain, to_data_set};
-use fovea_core::{Outbox, Parcel, PortError, UnixMicros};
+use crate::deliver::{Sent, Session, Unreadable, to_data_set};
+use fovea_core::{Outbox, Parcel, PortError, UnixMicros, chain};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;

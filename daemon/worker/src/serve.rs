@@ -7,7 +7,7 @@ use crate::analyse::{Served, analyse};
 use crate::protocol::{Answer, Packet, Request, ServingModel, Start, Step};
 use crate::sandbox::{self, SandboxError};
 use crate::wire::{Channel, WireError};
-use fovea_core::{Analysis, ObjectHeader, Pixels, Reason};
+use fovea_core::{Analysis, ObjectHeader, Pixels, Reason, chain};
 use fovea_decode::DecodeLimits;
 use fovea_infer::{Bundle, BundleFiles, Device, DeviceError, Model, Refusal, TrustedKey};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -262,14 +262,4 @@ fn resident_bytes(statm: &File) -> u64 {
     let pages = std::str::from_utf8(&text[..read]).ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
     // Every supported processor runs Debian with pages of 4 KiB.
     pages.unwrap_or(0) * 4096
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text.chars().take(1000).collect()
 }

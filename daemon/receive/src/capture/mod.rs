@@ -17,8 +17,7 @@ mod sidecar;
 
 use crate::counters::{Counters, add};
 use crate::object::{Intake, Object, Refusal};
-use crate::serve::chain;
-use fovea_core::{Acceptance, Inbox, Sender, Sha256, Uid, sop_class};
+use fovea_core::{Acceptance, Inbox, Sender, Sha256, Uid, chain, sop_class};
 use fovea_dimse::transfer_syntax;
 use jpeg::{Jpeg, JpegError};
 use nix::fcntl::OFlag;

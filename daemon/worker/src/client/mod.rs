@@ -15,7 +15,7 @@ pub use types::{ModelState, ModelStatus, Picture, StartError, WorkerConfig, Work
 
 use crate::protocol::{Answer, Request, Start, Step};
 use crate::sandbox::SandboxReport;
-use fovea_core::{Analysis, ObjectHeader, Reason, Uid, Verdict};
+use fovea_core::{Analysis, ObjectHeader, Reason, Uid, Verdict, chain};
 use fovea_infer::{BundleFiles, Eligible, NO_ELIGIBLE_MODEL, Refusal};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use process::{Death, Process};
@@ -418,16 +418,6 @@ fn gave_up(death: Option<Death>) -> Analysis {
 
 fn unavailable(text: String) -> Analysis {
     Analysis::not_analysed(Reason::new("worker_unavailable", text, "Tell the person who looks after the box."))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
