@@ -25,13 +25,14 @@ pub enum PortError {
         /// Why it failed.
         source: std::io::Error,
     },
-    /// A record or file is not what was written.
+    /// The record or file that was named is missing or not what was written: a lasting fact, trying again cannot help.
+    /// What may pass (an index that cannot be asked just now, too many open files) is [`PortError::Io`].
     #[error("damaged: {detail}")]
     Damaged {
         /// What is damaged, where.
         detail: String,
     },
-    /// What was named is not held.
+    /// What was named was never held: as lasting as damage.
     #[error("not held: {what}")]
     NotHeld {
         /// What was asked for.

@@ -138,9 +138,16 @@ fn studies(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 fn put_away(layout: &Layout, path: &Path, sound: bool) -> Result<(), StoreError> {
-    let name = path.file_name().unwrap_or_default();
-    let done = if sound { fs::remove_file(path) } else { fs::rename(path, layout.orphans.join(name)) };
+    let done = if sound { fs::remove_file(path) } else { fs::rename(path, free_name(&layout.orphans, path)) };
     done.map_err(StoreError::io("put away", path))
+}
+
+/// A name in `folder` for the file at `path` that replaces none: what lies there waits for a person.
+fn free_name(folder: &Path, path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let numbered = (1..).map(|number| folder.join(format!("{number}-{name}")));
+    let mut names = std::iter::once(folder.join(name.as_ref())).chain(numbered);
+    names.find(|candidate| !candidate.exists()).unwrap_or_else(|| folder.join(name.as_ref()))
 }
 
 fn uid_of(path: &Path) -> Option<Uid> {
@@ -156,4 +163,20 @@ fn each_file(folder: &Path, visit: &mut dyn FnMut(&Path) -> Result<(), StoreErro
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_away_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = Path::new("objects/1.2/1.2.3.dcm");
+        for expected in ["1.2.3.dcm", "1-1.2.3.dcm", "2-1.2.3.dcm"] {
+            let name = free_name(folder.path(), from);
+            assert_eq!(name, folder.path().join(expected));
+            fs::write(name, b"an orphan").unwrap();
+        }
+    }
 }
