@@ -13,7 +13,8 @@ ARCHIVE ?= orthanc
 T ?=
 
 # .venv holds pip for the pinned wheels, the python peers and, where the machine has none, cargo-nextest.
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# It comes last: pynetdicom brings an echoscu and a storescp too, and the tests mean DCMTK's.
+export PATH := $(PATH):$(CURDIR)/.venv/bin
 export FOVEA_OPENVINO_DIR ?= $(CURDIR)/runtime/openvino
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
