@@ -172,6 +172,7 @@ impl Writer {
             // A caller that is gone has nobody to tell.
             let _caller_gone = answer.send(Ok(record));
         }
+        self.index.settle(false);
         self.frames.shrink_to(1 << 20);
     }
 

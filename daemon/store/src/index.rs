@@ -4,6 +4,7 @@
 //! Promise: sled's word is never taken for durability; whatever goes wrong in it ends in a rebuild from the journal.
 
 use crate::error::{StoreError, is_out_of_space};
+use crate::overlay::{Overlay, Writes};
 use crate::record::Record;
 use crate::segment::{self, HEADER_BYTES};
 use crate::view::{Changes, Meta, SCHEMA, View};
@@ -76,6 +77,7 @@ pub(crate) struct Source {
 /// An open sled database; dropped behind a guard, for a damaged one may panic.
 struct Opened {
     db: Option<sled::Db>,
+    overlay: Overlay,
     broken: AtomicBool,
 }
 
@@ -87,11 +89,13 @@ impl Drop for Opened {
 }
 
 impl Opened {
-    /// Runs `work` on the tree; an error or a panic marks the database as broken.
-    fn guard<T>(&self, work: impl FnOnce(&sled::Tree) -> Result<T, Fault>) -> Result<T, Fault> {
+    /// Runs `work` on the contents; an error or a panic marks the database as broken.
+    fn guard<T>(&self, work: impl FnOnce(View<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
         let result = match &self.db {
-            Some(db) if !self.broken.load(Ordering::Acquire) => catch_unwind(AssertUnwindSafe(|| work(db)))
-                .unwrap_or_else(|_| Err(Fault::Broken("sled panicked".into()))),
+            Some(db) if !self.broken.load(Ordering::Acquire) => {
+                catch_unwind(AssertUnwindSafe(|| work(View { tree: db, overlay: &self.overlay })))
+                    .unwrap_or_else(|_| Err(Fault::Broken("sled panicked".into())))
+            }
             _ => Err(Fault::Broken("the index is closed".into())),
         };
         if let Err(fault) = &result {
@@ -166,8 +170,8 @@ impl Index {
 
     /// Answers a question; a database that breaks over it is rebuilt and asked once more.
     pub(crate) fn ask<T>(&self, question: impl Fn(View<'_>) -> Result<T, Fault>) -> Result<T, PortError> {
-        let first = self.usable().and_then(|opened| opened.guard(|tree| question(View(tree))));
-        first.or_else(|_| self.usable()?.guard(|tree| question(View(tree)))).map_err(Fault::into_port)
+        let first = self.usable().and_then(|opened| opened.guard(&question));
+        first.or_else(|_| self.usable()?.guard(&question)).map_err(Fault::into_port)
     }
 
     /// What the index knows of itself and the journal.
@@ -186,17 +190,28 @@ impl Index {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(opened) = current else { return };
         let meta = writer.meta;
-        let applied = opened.guard(|tree| {
-            let mut changes = Changes::new(View(tree), meta);
+        let applied = opened.guard(|view| {
+            let mut changes = Changes::new(view, meta);
             for (end, record) in records {
                 changes.apply(*end, record)?;
             }
-            let (batch, meta) = changes.finish()?;
-            tree.apply_batch(batch)?;
+            let (writes, meta) = changes.finish()?;
+            view.overlay.take(writes);
             Ok(meta)
         });
         if let Ok(meta) = applied {
             writer.meta = meta;
+        }
+    }
+
+    /// Gives sled what it lacks: `all` of it, or only when that has become much. The committer does so after its callers
+    /// have their answers; the store once more when it closes, which spares the next start a replay.
+    pub(crate) fn settle(&self, all: bool) {
+        let _writer = self.writer();
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(opened) = current.filter(|opened| all || opened.overlay.is_full()) {
+            // A failure marks the database: it is rebuilt when it is asked.
+            let _told = opened.guard(|view| view.overlay.settle(view.tree));
         }
     }
 
@@ -209,14 +224,14 @@ impl Index {
         // The writer's lock: a parcel dispatched meanwhile must see the queue, or be seen by its making.
         let writer = self.writer();
         let meta = writer.meta;
-        let begun = opened.guard(|tree| {
-            if View(tree).has_asked(destination, what)? {
+        let begun = opened.guard(|view| {
+            if view.has_asked(destination, what)? {
                 return Ok(());
             }
-            let mut changes = Changes::new(View(tree), meta);
+            let mut changes = Changes::new(view, meta);
             changes.begin_queue(destination, what)?;
-            tree.apply_batch(changes.finish()?.0)?;
-            Ok(())
+            // At once: as many keys as there are parcels.
+            give(view, changes.finish()?.0)
         });
         begun.map_err(Fault::into_port)
     }
@@ -245,7 +260,7 @@ impl Index {
     /// Opens what is there and applies what it lacks; says whether the journal is damaged there.
     fn catch_up(&self, writer: &mut Writer) -> Result<bool, Fault> {
         let opened = self.open_sled()?;
-        let meta = opened.guard(|tree| View(tree).meta())?.unwrap_or_default();
+        let meta = opened.guard(|view| view.meta())?.unwrap_or_default();
         let durable = self.durable.load(Ordering::Acquire);
         if meta.schema != SCHEMA || meta.journal_id != self.source.journal_id || meta.applied > durable {
             return Err(Fault::Broken("the index is not of this journal and version".into()));
@@ -302,16 +317,16 @@ impl Index {
             .flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = catch_unwind(AssertUnwindSafe(|| config.open()))
             .unwrap_or_else(|_| Err(sled::Error::ReportableBug("panic while opening".into())))?;
-        Ok(Opened { db: Some(db), broken: AtomicBool::new(false) })
+        Ok(Opened { db: Some(db), overlay: Overlay::default(), broken: AtomicBool::new(false) })
     }
 
     /// Applies the journal from where `meta` stands, and makes `opened` the current database.
     fn fill(&self, opened: Opened, meta: Meta, writer: &mut Writer) -> Result<bool, Fault> {
         let durable = self.durable.load(Ordering::Acquire);
         let source = &self.source;
-        let (meta, damaged) = opened.guard(|tree| {
+        let (meta, damaged) = opened.guard(|view| {
             let mut meta = meta;
-            let mut changes = Some(Changes::new(View(tree), meta));
+            let mut changes = Some(Changes::new(view, meta));
             let mut fault = None;
             let walk =
                 segment::replay(&source.journal, &source.bad_journal, meta.applied, durable, &mut |end, record| {
@@ -320,9 +335,9 @@ impl Index {
                         if filling.len() < BATCH_KEYS {
                             return Ok(filling);
                         }
-                        let (batch, reached) = filling.finish()?;
-                        tree.apply_batch(batch)?;
-                        Ok(Changes::new(View(tree), reached))
+                        let (writes, reached) = filling.finish()?;
+                        give(view, writes)?;
+                        Ok(Changes::new(view, reached))
                     });
                     match step {
                         Some(Ok(filling)) => changes = Some(filling),
@@ -335,8 +350,8 @@ impl Index {
                 return Err(fault);
             }
             if let Some(rest) = changes {
-                let (batch, reached) = rest.finish()?;
-                tree.apply_batch(batch)?;
+                let (writes, reached) = rest.finish()?;
+                give(view, writes)?;
                 meta = reached;
             }
             Ok((meta, !walk.gaps.is_empty() || walk.unknown > 0))
@@ -345,6 +360,12 @@ impl Index {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
         Ok(damaged)
     }
+}
+
+/// Keys straight to sled, with all that is on its way there.
+fn give(view: View<'_>, writes: Writes) -> Result<(), Fault> {
+    view.overlay.take(writes);
+    view.overlay.settle(view.tree)
 }
 
 #[cfg(test)]

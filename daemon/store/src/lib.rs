@@ -10,7 +10,7 @@
 //! <state>/objects/     truth: <study>/<sop>.dcm, as received                                (files)
 //! <state>/outbox/      truth: <sop>.dcm, what shall leave the box
 //! <state>/quarantine/  what a person must look at: conflict/, orphans/, journal/
-//! <state>/index/       view of the journal in sled; says up to which place of the journal   (view, index)
+//! <state>/index/       view of the journal in sled; says up to which place of the journal   (view, overlay, index)
 //! <state>/tmp/         files being written; emptied when the store opens
 //! ```
 //!
@@ -34,6 +34,7 @@ mod index;
 mod ledger;
 mod memory;
 mod outbox;
+mod overlay;
 mod record;
 mod recovery;
 mod reserve;

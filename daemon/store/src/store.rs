@@ -178,6 +178,7 @@ fn create_state(state: &Path) -> Result<(), StoreError> {
 impl Drop for Store {
     fn drop(&mut self) {
         self.committer.stop();
+        self.index.settle(true);
         recovery::leave_clean_mark(&self.layout, self.committer.bytes());
     }
 }

@@ -22,10 +22,13 @@
 //! Numbers in keys are big endian, so that sled's order is theirs.
 
 use crate::index::Fault;
+use crate::overlay::{Merged, Overlay, Writes};
 use crate::record::{Dispatched, Record};
 use fovea_core::{Accepted, Finding, FindingId, Lane, Parcel, Quarantined, Uid, UnixMicros, What};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sled::IVec;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Longest finding, as JSON. Sled keeps small values well and large ones badly.
 pub const FINDING_BYTES_MAX: usize = 64 * 1024;
@@ -135,17 +138,38 @@ fn number(bytes: &[u8]) -> Result<u64, Fault> {
     Ok(u64::from_be_bytes(*tail))
 }
 
-/// Questions. Each borrows the tree for one answer.
+/// Questions. Each borrows the tree, and what is on its way there, for one answer.
 #[derive(Clone, Copy)]
-pub(crate) struct View<'a>(pub &'a sled::Tree);
+pub(crate) struct View<'a> {
+    pub tree: &'a sled::Tree,
+    pub overlay: &'a Overlay,
+}
 
 impl View<'_> {
+    fn bytes(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
+        self.overlay.get(self.tree, key)
+    }
+
+    fn has(&self, key: &[u8]) -> Result<bool, Fault> {
+        Ok(self.bytes(key)?.is_some())
+    }
+
+    /// Keys that begin with `prefix`.
+    fn scan(&self, prefix: Vec<u8>) -> Merged {
+        let mut after = prefix.clone();
+        // No prefix ends in 0xff: the last byte is a kind, a kind of content or a lane.
+        if let Some(last) = after.last_mut() {
+            *last += 1;
+        }
+        self.overlay.range(self.tree, (Bound::Included(prefix), Bound::Excluded(after)))
+    }
+
     fn get<T: DeserializeOwned>(&self, key: Vec<u8>) -> Result<Option<T>, Fault> {
-        self.0.get(key)?.map(|bytes| read(&bytes)).transpose()
+        self.bytes(&key)?.map(|bytes| read(&bytes)).transpose()
     }
 
     fn get_number(&self, key: Vec<u8>) -> Result<Option<u64>, Fault> {
-        self.0.get(key)?.map(|bytes| number(&bytes)).transpose()
+        self.bytes(&key)?.map(|bytes| number(&bytes)).transpose()
     }
 
     pub(crate) fn meta(&self) -> Result<Option<Meta>, Fault> {
@@ -172,7 +196,7 @@ impl View<'_> {
         look_up: impl Fn(&Self, &Uid) -> Result<Option<T>, Fault>,
     ) -> Result<Vec<T>, Fault> {
         let mut found = Vec::new();
-        for entry in self.0.scan_prefix([list]).take(limit) {
+        for entry in self.scan(vec![list]).take(limit) {
             let (_, value) = entry?;
             let uid = std::str::from_utf8(&value).ok().and_then(|text| Uid::new(text).ok());
             let uid = uid.ok_or_else(|| Fault::Broken("a list names no uid".into()))?;
@@ -201,7 +225,8 @@ impl View<'_> {
 
     fn numbered_after<T: DeserializeOwned>(&self, kind: u8, after: u64, limit: usize) -> Result<Vec<(u64, T)>, Fault> {
         let Some(first) = after.checked_add(1) else { return Ok(Vec::new()) };
-        let range = self.0.range(numbered(kind, first)..=numbered(kind, u64::MAX));
+        let (first, last) = (numbered(kind, first), numbered(kind, u64::MAX));
+        let range = self.overlay.range(self.tree, (Bound::Included(first), Bound::Included(last)));
         range
             .take(limit)
             .map(|entry| {
@@ -224,12 +249,12 @@ impl View<'_> {
     }
 
     pub(crate) fn has_conflict(&self, uid: &Uid, sha256: &fovea_core::Sha256) -> Result<bool, Fault> {
-        Ok(self.0.contains_key(conflict_key(uid, sha256))?)
+        self.has(&conflict_key(uid, sha256))
     }
 
     /// Whether a queue of `what` is kept for `destination`.
     pub(crate) fn has_asked(&self, destination: &str, what: What) -> Result<bool, Fault> {
-        Ok(self.0.contains_key(asked_key(destination, what))?)
+        self.has(&asked_key(destination, what))
     }
 
     /// Lane by lane, the oldest first; only kinds whose queue is kept.
@@ -239,8 +264,8 @@ impl View<'_> {
             let mut seqs = Vec::new();
             for what in WHATS.into_iter().filter(|what| wants.contains(what)) {
                 let prefix = queue_prefix(destination, what, lane);
-                for entry in self.0.scan_prefix(prefix).keys().take(limit - waiting.len()) {
-                    seqs.push(number(&entry?)?);
+                for entry in self.scan(prefix).take(limit - waiting.len()) {
+                    seqs.push(number(&entry?.0)?);
                 }
             }
             seqs.sort_unstable();
@@ -256,7 +281,7 @@ impl View<'_> {
     /// Each destination that has asked, with the number of parcels that wait for it.
     pub(crate) fn queues(&self) -> Result<BTreeMap<String, u64>, Fault> {
         let mut queues = BTreeMap::new();
-        for entry in self.0.scan_prefix(b"r") {
+        for entry in self.scan(vec![b'r']) {
             let (key, value) = entry?;
             let name = key.get(1..key.len().saturating_sub(2)).unwrap_or_default();
             *queues.entry(String::from_utf8_lossy(name).into_owned()).or_default() += number(&value)?;
@@ -267,8 +292,8 @@ impl View<'_> {
     /// Whose queues of `what` are kept.
     fn askers(&self, what: What) -> Result<Vec<String>, Fault> {
         let mut askers = Vec::new();
-        for key in self.0.scan_prefix(b"r").keys() {
-            let key = key?;
+        for entry in self.scan(vec![b'r']) {
+            let key = entry?.0;
             if key.last() == Some(&(what as u8)) {
                 let name = key.get(1..key.len().saturating_sub(2)).unwrap_or_default();
                 askers.push(String::from_utf8_lossy(name).into_owned());
@@ -289,12 +314,12 @@ fn conflict_key(uid: &Uid, sha256: &fovea_core::Sha256) -> Vec<u8> {
 pub(crate) struct Changes<'a> {
     view: View<'a>,
     meta: Meta,
-    writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    writes: Writes,
 }
 
 impl<'a> Changes<'a> {
     pub(crate) fn new(view: View<'a>, meta: Meta) -> Self {
-        Self { view, meta, writes: BTreeMap::new() }
+        Self { view, meta, writes: Writes::new() }
     }
 
     /// Number of keys that change.
@@ -302,38 +327,32 @@ impl<'a> Changes<'a> {
         self.writes.len()
     }
 
-    /// The batch, and what the index knows of itself once it is written.
-    pub(crate) fn finish(self) -> Result<(sled::Batch, Meta), Fault> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in self.writes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch.insert(META, write(&self.meta)?);
-        Ok((batch, self.meta))
+    /// The keys, and what the index knows of itself once it has them.
+    pub(crate) fn finish(mut self) -> Result<(Writes, Meta), Fault> {
+        let meta = write(&self.meta)?;
+        self.put(META.to_vec(), meta);
+        Ok((self.writes, self.meta))
     }
 
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.writes.insert(key, Some(value));
+        self.writes.insert(key, Some(value.into()));
     }
 
     fn remove(&mut self, key: Vec<u8>) {
         self.writes.insert(key, None);
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
-            None => Ok(self.view.0.get(key)?.map(|bytes| bytes.to_vec())),
+            None => self.view.bytes(key),
         }
     }
 
     fn has(&self, key: &[u8]) -> Result<bool, Fault> {
         match self.writes.get(key) {
             Some(written) => Ok(written.is_some()),
-            None => Ok(self.view.0.contains_key(key)?),
+            None => self.view.has(key),
         }
     }
 
@@ -453,7 +472,7 @@ impl<'a> Changes<'a> {
     /// Begins to keep a queue of `what` for `destination`: all that it neither has nor refused.
     pub(crate) fn begin_queue(&mut self, destination: &str, what: What) -> Result<(), Fault> {
         let mut waiting = 0u64;
-        for entry in self.view.0.scan_prefix(b"P") {
+        for entry in self.view.scan(vec![b'P']) {
             let way: Way = read(&entry?.1)?;
             if way.parcel.what == what && !way.settled_at(destination) {
                 self.put(queue_key(destination, &way.parcel), Vec::new());
