@@ -108,7 +108,9 @@ impl Sums {
     }
 
     fn mean_luminance(&self) -> f64 {
-        self.mean(0.299 * self.rgb[0] as f64 + 0.587 * self.rgb[1] as f64 + 0.114 * self.rgb[2] as f64)
+        // Whole thousandths: rounded weights would make white brighter than full scale.
+        let [red, green, blue] = self.rgb;
+        self.mean((299 * red + 587 * green + 114 * blue) as f64 / 1000.0)
     }
 
     fn clipped_share(&self) -> f64 {

@@ -123,6 +123,18 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     })
 }
 
+#[test]
+fn white_is_never_brighter_than_full_scale() {
+    // Not square: its edge is mixed with the padding, and a mean of many equal levels is where weights round.
+    for (width, height) in [(64, 64), (41, 64), (300, 7)] {
+        let frame = Frame::new(width, height, Pixels::Rgb8(vec![255; (width * height * 3) as usize])).unwrap();
+        let mut spec = spec(Channels::Rgb, 33);
+        spec.roi = RoiMethod::FullFrame;
+        let exposure = prepare(&frame, &spec, &mut Vec::new()).unwrap().quality[measures::EXPOSURE].value;
+        assert!(exposure <= 1.0 && exposure > 0.9, "{width} x {height}: {exposure}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
     #[test]
