@@ -1,4 +1,4 @@
-//! Lets the capture folder have pictures decoded in the worker's sandbox: this process parses no untrusted pixel.
+//! Lets the capture folder have pictures decoded in the worker's sandbox: this process decodes no untrusted pixel.
 
 use crate::worker_thread::{self, WorkerThread};
 use fovea_core::chain;
