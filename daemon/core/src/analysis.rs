@@ -1,6 +1,6 @@
 //! What the worker says of one object, before triage makes it a finding.
 
-use crate::{Code, Measurement, ModelRef, Quality, Reason, Region};
+use crate::{ClassScore, Code, Measurement, ModelRef, Quality, Reason, Region, TileMap};
 use serde::{Deserialize, Serialize};
 
 /// A model's main answer, with the thresholds that its bundle was calibrated to.
@@ -12,6 +12,8 @@ pub struct Scores {
     pub code: Code,
     /// Calibrated, 0 to 1.
     pub probability: f64,
+    /// All answers that exclude each other, most probable first; empty for a yes or no.
+    pub classes: Vec<ClassScore>,
     /// Below this the band is clear. Not above `significant_from`.
     pub clear_below: f64,
     /// From this on the band is significant.
@@ -56,6 +58,8 @@ pub struct Analysis {
     pub measurements: Vec<Measurement>,
     /// Places.
     pub regions: Vec<Region>,
+    /// Of a slide: what lies where.
+    pub tile_map: Option<TileMap>,
     /// The model that was chosen.
     pub model: Option<ModelRef>,
     /// Where it ran.
@@ -75,6 +79,7 @@ impl Analysis {
             quality: Quality::new(),
             measurements: Vec::new(),
             regions: Vec::new(),
+            tile_map: None,
             model: None,
             device: None,
             times: StageTimes::default(),

@@ -119,6 +119,32 @@ pub struct Region {
     pub outline_px: Vec<[f32; 2]>,
 }
 
+/// One of several answers that exclude each other.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ClassScore {
+    /// In words.
+    pub label: String,
+    /// The same, coded.
+    pub code: Code,
+    /// Calibrated, 0 to 1; of a slide, the share of its tissue that was called so.
+    pub probability: f64,
+}
+
+/// What a slide that was read field by field shows where.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TileMap {
+    /// Fields in a row, 1 to 128; of a larger slide each stands for several.
+    pub columns: u32,
+    /// Rows of fields, 1 to 128.
+    pub rows: u32,
+    /// Side of a field in pixels of the whole slide (the total pixel matrix).
+    pub field_px: u32,
+    /// What the digits in `cells` mean: at most 10 labels.
+    pub classes: Vec<String>,
+    /// Row by row, one character a field: a digit for a class, `.` for background, `?` for tissue without an answer.
+    pub cells: String,
+}
+
 /// Which model said it (invariant 10).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ModelRef {
@@ -178,6 +204,9 @@ pub struct Finding {
     pub code: Option<Code>,
     /// Calibrated, 0 to 1.
     pub probability: Option<f64>,
+    /// All answers that exclude each other, most probable first; empty for a yes or no.
+    #[serde(default)]
+    pub classes: Vec<ClassScore>,
     /// Band of the probability.
     pub band: Option<Band>,
     /// How soon a person should look.
@@ -188,6 +217,9 @@ pub struct Finding {
     pub measurements: Vec<Measurement>,
     /// Places.
     pub regions: Vec<Region>,
+    /// Of a slide: what lies where.
+    #[serde(default)]
+    pub tile_map: Option<TileMap>,
     /// What the picture was worth.
     pub quality: Quality,
     /// The model that answered, or that found the picture ungradable.

@@ -34,6 +34,24 @@ pub enum RoiMethod {
     RetinaDisc,
     /// The whole frame, padded with black to a square.
     FullFrame,
+    /// The largest square around the middle of the frame.
+    InnerSquare,
+    /// The box of the scan that the object states ([`crate::FrameGeometry::ultrasound_field_px`]), else the whole frame;
+    /// padded with black to a square.
+    UltrasoundField,
+    /// Overlapping windows that cover the frame; the model runs on each.
+    Window,
+}
+
+/// The square that was cut from a frame, in pixels of the frame. What lies outside the frame is black.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Roi {
+    /// Left edge; negative is left of the frame.
+    pub x: i32,
+    /// Top edge; negative is above the frame.
+    pub y: i32,
+    /// Columns and rows, at least 1.
+    pub side: u32,
 }
 
 /// Geometry and normalisation of a model's input: float32, planar (NCHW, N = 1).

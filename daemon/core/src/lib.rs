@@ -15,6 +15,7 @@ mod analysis;
 mod chain;
 mod finding;
 mod frame;
+mod geometry;
 mod ids;
 mod input;
 mod object;
@@ -24,11 +25,13 @@ mod uid;
 pub use analysis::{Analysis, Scores, StageTimes, Verdict};
 pub use chain::chain;
 pub use finding::{
-    Band, Code, Finding, FindingStatus, Measurement, ModelRef, Outcome, Priority, ReaderGrade, Reason, Region, Timing,
+    Band, ClassScore, Code, Finding, FindingStatus, Measurement, ModelRef, Outcome, Priority, ReaderGrade, Reason,
+    Region, TileMap, Timing,
 };
 pub use frame::{Frame, FrameError, Pixels};
+pub use geometry::{FrameGeometry, PixelBox, PixelSize};
 pub use ids::{AeTitle, FindingId, IdError, Sha256, UnixMicros};
-pub use input::{Channels, InputSpec, Measure, Quality, QualityLimits, RoiMethod};
+pub use input::{Channels, InputSpec, Measure, Quality, QualityLimits, Roi, RoiMethod};
 pub use object::{Accepted, Laterality, NewObject, ObjectHeader, Sender};
 pub use ports::{
     Acceptance, Inbox, Lane, Ledger, NewParcel, Outbox, Parcel, ParcelState, PortError, Quarantined, Recorded,

@@ -75,6 +75,7 @@ impl Model {
             label: output.label.clone(),
             code: output.code.clone(),
             probability,
+            classes: Vec::new(),
             clear_below: output.clear_below,
             significant_from: output.significant_from,
         })

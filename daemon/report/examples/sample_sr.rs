@@ -142,6 +142,8 @@ fn finding(case: &str, outcome: Outcome, answer: Option<(f64, Band)>) -> anyhow:
         reader_grade: ReaderGrade::Any,
         measurements: Vec::new(),
         regions: Vec::new(),
+        classes: Vec::new(),
+        tile_map: None,
         quality: Quality::new(),
         device: model.as_ref().map(|_| "CPU".into()),
         model,

@@ -76,6 +76,8 @@ fn finding(outcome: Outcome) -> Finding {
         reader_grade: ReaderGrade::Any,
         measurements: Vec::new(),
         regions: Vec::new(),
+        classes: Vec::new(),
+        tile_map: None,
         quality: Quality::new(),
         model: Some(ModelRef { id: "dr".into(), version: "1".into(), sha256: Sha256::of(b"m") }),
         device: Some("CPU".into()),

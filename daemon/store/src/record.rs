@@ -7,7 +7,7 @@
 use fovea_core::{Accepted, Finding, Parcel, Quarantined, Sender, Sha256, Uid, UnixMicros};
 use serde::{Deserialize, Serialize};
 
-/// Longest JSON of one record. Sixteen times the longest finding; a dispatch of a hundred parcels is 50 KiB.
+/// Longest JSON of one record. Eight times the longest finding; a dispatch of a hundred parcels is 50 KiB.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Mark, length and checksum.
 pub(crate) const FRAME_BYTES: usize = 12;

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// Longest finding, as JSON. Sled keeps small values well and large ones badly.
-pub const FINDING_BYTES_MAX: usize = 64 * 1024;
+pub const FINDING_BYTES_MAX: usize = 128 * 1024;
 /// Changes with any change of the table above: an index of another version is rebuilt.
 pub(crate) const SCHEMA: u32 = 1;
 const WHATS: [What; 3] = [What::Findings, What::Deidentified, What::Originals];

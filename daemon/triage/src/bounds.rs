@@ -1,10 +1,10 @@
-//! What a worker may put into a finding: finite numbers, and not more than the ledger holds (64 KiB of JSON).
+//! What a worker may put into a finding: finite numbers, and not more than the ledger holds (128 KiB of JSON).
 //!
 //! The worker is the process that parses untrusted pixels, so its answer is bounded like anything from outside.
 //! The bounds are far above what a model says (an outline of a lesion has some 30 points); a test fills every one of
 //! them with the longest values there are and holds the sum against the ledger's limit.
 
-use fovea_core::{Code, Measurement, Quality, Region};
+use fovea_core::{ClassScore, Code, Measurement, Quality, Region, TileMap};
 
 /// Points of all outlines of one finding together.
 pub const OUTLINE_POINTS_MAX: usize = 1024;
@@ -14,6 +14,8 @@ pub const TEXT_CHARS_MAX: usize = 240;
 const WORD_CHARS_MAX: usize = 64;
 /// Regions, measurements and qualities of one finding, each.
 const ITEMS_MAX: usize = 12;
+/// Fields in a row or a column of a map.
+const MAP_SIDE_MAX: u32 = 128;
 /// Least points of an outline.
 const OUTLINE_POINTS_MIN: usize = 3;
 
@@ -60,6 +62,32 @@ pub(crate) fn finite_regions(regions: Vec<Region>) -> Vec<Region> {
         }
     }
     kept
+}
+
+/// Classes with a probability that is one, at most [`ITEMS_MAX`].
+pub(crate) fn finite_classes(classes: Vec<ClassScore>) -> Vec<ClassScore> {
+    let likely = classes.into_iter().filter(|class| (0.0..=1.0).contains(&class.probability)).take(ITEMS_MAX);
+    likely
+        .map(|ClassScore { label, code, probability }| ClassScore {
+            label: word(label),
+            code: short_code(code),
+            probability,
+        })
+        .collect()
+}
+
+/// A map whose cells are as many as its size says, each with a meaning; else none.
+pub(crate) fn whole_map(map: TileMap) -> Option<TileMap> {
+    let side = 1..=MAP_SIDE_MAX;
+    let sized = side.contains(&map.columns) && side.contains(&map.rows);
+    let known = |cell: u8| {
+        matches!(cell, b'.' | b'?') || (cell.is_ascii_digit() && usize::from(cell - b'0') < map.classes.len())
+    };
+    let whole = sized
+        && map.classes.len() <= 10
+        && map.cells.len() as u64 == u64::from(map.columns) * u64::from(map.rows)
+        && map.cells.bytes().all(known);
+    whole.then(|| TileMap { classes: map.classes.into_iter().map(word).collect(), ..map })
 }
 
 /// Finite measures, at most [`ITEMS_MAX`].

@@ -11,7 +11,7 @@ mod config;
 pub use bounds::{OUTLINE_POINTS_MAX, TEXT_CHARS_MAX};
 pub use config::{Config, RawConfig};
 
-use bounds::{finite_measurements, finite_quality, finite_regions, short, short_code};
+use bounds::{finite_classes, finite_measurements, finite_quality, finite_regions, short, short_code, whole_map};
 use fovea_core::{
     Accepted, Analysis, Band, Finding, FindingId, FindingStatus, Outcome, Priority, ReaderGrade, Reason, Scores,
     Timing, UnixMicros, Verdict,
@@ -41,9 +41,14 @@ pub fn triage(accepted: &Accepted, analysis: Analysis, taken_at: UnixMicros, now
     let header = &accepted.header;
     let model_sha256 = analysis.model.as_ref().map(|model| &model.sha256);
     let (scores, band) = scores.unzip();
-    let (label, code, probability) = match scores {
-        Some(scores) => (Some(short(scores.label)), Some(short_code(scores.code)), Some(scores.probability)),
-        None => (None, None, None),
+    let (label, code, probability, classes) = match scores {
+        Some(scores) => (
+            Some(short(scores.label)),
+            Some(short_code(scores.code)),
+            Some(scores.probability),
+            finite_classes(scores.classes),
+        ),
+        None => (None, None, None, Vec::new()),
     };
     Finding {
         finding_id: FindingId::of(&header.sop_instance_uid, &accepted.data_set_sha256, model_sha256),
@@ -60,11 +65,13 @@ pub fn triage(accepted: &Accepted, analysis: Analysis, taken_at: UnixMicros, now
         label,
         code,
         probability,
+        classes,
         band,
         priority,
         reader_grade,
         measurements: finite_measurements(analysis.measurements),
         regions: finite_regions(analysis.regions),
+        tile_map: analysis.tile_map.and_then(whole_map),
         quality: finite_quality(analysis.quality),
         model: analysis.model,
         device: analysis.device.map(short),

@@ -1,7 +1,7 @@
 use super::*;
 use fovea_core::{
-    AeTitle, Code, Measure, Measurement, ModelRef, ObjectHeader, Quality, Region, Sender, Sha256, StageTimes, Uid,
-    sop_class,
+    AeTitle, ClassScore, Code, Measure, Measurement, ModelRef, ObjectHeader, Quality, Region, Sender, Sha256,
+    StageTimes, TileMap, Uid, sop_class,
 };
 use proptest::prelude::*;
 
@@ -35,7 +35,14 @@ fn accepted() -> Accepted {
 
 fn scores(probability: f64) -> Scores {
     let code = Code::new("SCT", "4855003", "Diabetic retinopathy");
-    Scores { label: "referable".into(), code, probability, clear_below: 0.2, significant_from: 0.7 }
+    Scores {
+        label: "referable".into(),
+        code,
+        probability,
+        classes: Vec::new(),
+        clear_below: 0.2,
+        significant_from: 0.7,
+    }
 }
 
 fn analysis(verdict: Verdict) -> Analysis {
@@ -123,7 +130,11 @@ fn the_largest_answer_of_a_worker_fits_the_ledger() {
     let long = || "\u{1}\u{10ffff}\"".repeat(5000);
     let code = || Code { scheme: long(), value: long(), meaning: long() };
     let outline = vec![[-1.234_567_9e-38_f32; 2]; 64];
-    let mut largest = analysis(Verdict::Scored(Scores { label: long(), code: code(), ..scores(1.0 / 3.0) }));
+    let class = ClassScore { label: long(), code: code(), probability: 1.0 / 3.0 };
+    let classes = vec![class; 500];
+    let mut largest = analysis(Verdict::Scored(Scores { label: long(), code: code(), classes, ..scores(1.0 / 3.0) }));
+    let (columns, rows, classes) = (128, 128, vec![long(); 10]);
+    largest.tile_map = Some(TileMap { columns, rows, field_px: 1, classes, cells: "9".repeat(128 * 128) });
     largest.task = long();
     largest.device = Some(long());
     largest.regions = vec![Region { label: long(), outline_px: outline }; 500];
@@ -132,8 +143,23 @@ fn the_largest_answer_of_a_worker_fits_the_ledger() {
     largest.quality = (0..500).map(|number| (format!("{number}{}", long()), measure.clone())).collect::<Quality>();
     let finding = triage(&accepted(), largest, UnixMicros(0), UnixMicros(i64::MAX));
     let bytes = serde_json::to_vec(&finding).unwrap().len();
-    assert!(bytes < 64 * 1024, "{bytes}");
+    assert!(bytes < 128 * 1024, "{bytes}");
+    assert!(finding.tile_map.is_some());
     assert_eq!((finding.regions.len(), finding.measurements.len(), finding.quality.len()), (12, 12, 12));
+}
+
+#[test]
+fn a_map_that_is_not_whole_is_not_told() {
+    let map = |columns, cells: &str| {
+        let mut analysis = analysis(Verdict::Scored(scores(0.5)));
+        let classes = vec!["a".to_owned(), "b".to_owned()];
+        analysis.tile_map = Some(TileMap { columns, rows: 1, field_px: 768, classes, cells: cells.to_owned() });
+        triage(&accepted(), analysis, UnixMicros(0), UnixMicros(1)).tile_map.map(|map| map.cells)
+    };
+    assert_eq!(map(4, "01.?").as_deref(), Some("01.?"));
+    for (columns, cells) in [(3, "01.?"), (4, "012."), (4, "01.\u{e9}"), (0, ""), (129, &*"0".repeat(129))] {
+        assert_eq!(map(columns, cells), None, "{columns} {cells}");
+    }
 }
 
 #[test]
