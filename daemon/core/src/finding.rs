@@ -115,8 +115,14 @@ pub struct Measurement {
 pub struct Region {
     /// What is there.
     pub label: String,
-    /// Closed outline, x then y, 3 to 1024 points.
+    /// The same, coded; none where the outline only shows where a model looked.
+    #[serde(default)]
+    pub code: Option<Code>,
+    /// Closed outline, x then y, 3 to 256 points.
     pub outline_px: Vec<[f32; 2]>,
+    /// Sizes of this place: its axes, its area. What is of the whole frame stands in [`Finding::measurements`].
+    #[serde(default)]
+    pub measurements: Vec<Measurement>,
 }
 
 /// One of several answers that exclude each other.
@@ -213,9 +219,9 @@ pub struct Finding {
     pub priority: Priority,
     /// Who should look.
     pub reader_grade: ReaderGrade,
-    /// Sizes.
+    /// Sizes and counts of the whole frame or slide.
     pub measurements: Vec<Measurement>,
-    /// Places.
+    /// Places, largest first.
     pub regions: Vec<Region>,
     /// Of a slide: what lies where.
     #[serde(default)]

@@ -13,7 +13,9 @@ pub const TEXT_CHARS_MAX: usize = 240;
 /// Characters of a code's parts, units and names.
 const WORD_CHARS_MAX: usize = 64;
 /// Regions, measurements and qualities of one finding, each.
-const ITEMS_MAX: usize = 12;
+pub(crate) const ITEMS_MAX: usize = 12;
+/// Measurements of one region.
+const SIZES_MAX: usize = 4;
 /// Fields in a row or a column of a map.
 const MAP_SIDE_MAX: u32 = 128;
 /// Least points of an outline.
@@ -41,9 +43,9 @@ pub(crate) fn short_code(code: Code) -> Code {
     Code { scheme: word(code.scheme), value: word(code.value), meaning: word(code.meaning) }
 }
 
-/// Measurements with a finite value, at most [`ITEMS_MAX`].
-pub(crate) fn finite_measurements(measurements: Vec<Measurement>) -> Vec<Measurement> {
-    let finite = measurements.into_iter().filter(|measurement| measurement.value.is_finite()).take(ITEMS_MAX);
+/// Measurements with a finite value, at most `count_max`.
+pub(crate) fn finite_measurements(measurements: Vec<Measurement>, count_max: usize) -> Vec<Measurement> {
+    let finite = measurements.into_iter().filter(|measurement| measurement.value.is_finite()).take(count_max);
     finite
         .map(|Measurement { code, value, unit }| Measurement { code: short_code(code), value, unit: short_code(unit) })
         .collect()
@@ -53,12 +55,13 @@ pub(crate) fn finite_measurements(measurements: Vec<Measurement>) -> Vec<Measure
 pub(crate) fn finite_regions(regions: Vec<Region>) -> Vec<Region> {
     let mut left = OUTLINE_POINTS_MAX;
     let mut kept = Vec::new();
-    for Region { label, outline_px } in regions {
+    for Region { label, code, outline_px, measurements } in regions {
         let points = outline_px.len();
         let finite = outline_px.iter().flatten().all(|coordinate| coordinate.is_finite());
         if finite && (OUTLINE_POINTS_MIN..=left).contains(&points) && kept.len() < ITEMS_MAX {
             left -= points;
-            kept.push(Region { label: word(label), outline_px });
+            let measurements = finite_measurements(measurements, SIZES_MAX);
+            kept.push(Region { label: word(label), code: code.map(short_code), outline_px, measurements });
         }
     }
     kept

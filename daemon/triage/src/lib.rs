@@ -11,7 +11,9 @@ mod config;
 pub use bounds::{OUTLINE_POINTS_MAX, TEXT_CHARS_MAX};
 pub use config::{Config, RawConfig};
 
-use bounds::{finite_classes, finite_measurements, finite_quality, finite_regions, short, short_code, whole_map};
+use bounds::{
+    ITEMS_MAX, finite_classes, finite_measurements, finite_quality, finite_regions, short, short_code, whole_map,
+};
 use fovea_core::{
     Accepted, Analysis, Band, Finding, FindingId, FindingStatus, Outcome, Priority, ReaderGrade, Reason, Scores,
     Timing, UnixMicros, Verdict,
@@ -69,7 +71,7 @@ pub fn triage(accepted: &Accepted, analysis: Analysis, taken_at: UnixMicros, now
         band,
         priority,
         reader_grade,
-        measurements: finite_measurements(analysis.measurements),
+        measurements: finite_measurements(analysis.measurements, ITEMS_MAX),
         regions: finite_regions(analysis.regions),
         tile_map: analysis.tile_map.and_then(whole_map),
         quality: finite_quality(analysis.quality),

@@ -56,6 +56,10 @@ fn analysis(verdict: Verdict) -> Analysis {
     }
 }
 
+fn region(outline_px: Vec<[f32; 2]>) -> Region {
+    Region { label: "r".into(), code: None, outline_px, measurements: Vec::new() }
+}
+
 fn of(verdict: Verdict) -> Finding {
     triage(&accepted(), analysis(verdict), UnixMicros(1_002_000), UnixMicros(1_040_000))
 }
@@ -137,8 +141,9 @@ fn the_largest_answer_of_a_worker_fits_the_ledger() {
     largest.tile_map = Some(TileMap { columns, rows, field_px: 1, classes, cells: "9".repeat(128 * 128) });
     largest.task = long();
     largest.device = Some(long());
-    largest.regions = vec![Region { label: long(), outline_px: outline }; 500];
     largest.measurements = vec![Measurement { code: code(), value: -1.234_567_890_123_456_7e-300, unit: code() }; 500];
+    let measurements = largest.measurements[..8].to_vec();
+    largest.regions = vec![Region { label: long(), code: Some(code()), outline_px: outline, measurements }; 40];
     let measure = Measure { value: -1.234_567_890_123_456_7e-300, unit: long() };
     largest.quality = (0..500).map(|number| (format!("{number}{}", long()), measure.clone())).collect::<Quality>();
     let finding = triage(&accepted(), largest, UnixMicros(0), UnixMicros(i64::MAX));
@@ -191,7 +196,7 @@ fn any_analysis() -> impl Strategy<Value = Analysis> {
             let full = analysis(verdict);
             Analysis {
                 frame,
-                regions: regions.into_iter().map(|outline_px| Region { label: "r".into(), outline_px }).collect(),
+                regions: regions.into_iter().map(region).collect(),
                 measurements: measurements
                     .iter()
                     .map(|value| Measurement { code: code(), value: *value, unit: code() })

@@ -81,7 +81,12 @@ pub fn finding(sop: &Uid, probability: f64) -> Finding {
         measurements: Vec::new(),
         classes: Vec::new(),
         tile_map: None,
-        regions: vec![Region { label: "lesion".into(), outline_px: vec![[0.1, 1.7], [3.0, 4.0], [5.5, 0.3]] }],
+        regions: vec![Region {
+            label: "lesion".into(),
+            code: None,
+            outline_px: vec![[0.1, 1.7], [3.0, 4.0], [5.5, 0.3]],
+            measurements: Vec::new(),
+        }],
         quality: BTreeMap::from([("focus".to_owned(), Measure { value: 0.1 + 0.2, unit: "1".into() })]),
         model: None,
         device: Some("CPU".into()),
