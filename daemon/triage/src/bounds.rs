@@ -40,7 +40,8 @@ fn cut(text: String, chars_max: usize) -> String {
 }
 
 pub(crate) fn short_code(code: Code) -> Code {
-    Code { scheme: word(code.scheme), value: word(code.value), meaning: word(code.meaning) }
+    // As in a code sequence item (PS3.5 table 6.2-1: SH 16, LO 64).
+    Code { scheme: cut(code.scheme, 16), value: cut(code.value, 16), meaning: cut(code.meaning, 64) }
 }
 
 /// Measurements with a finite value, at most `count_max`.
