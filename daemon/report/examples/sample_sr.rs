@@ -7,8 +7,8 @@ use dicom_core::{DataElement, PrimitiveValue, VR, dicom_value};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use fovea_core::{
-    Band, Code, Finding, FindingId, FindingStatus, ModelRef, Outcome, Priority, Quality, ReaderGrade, Sha256, Timing,
-    Uid, UnixMicros, sop_class,
+    Band, Code, Finding, FindingId, FindingStatus, Measurement, ModelRef, Outcome, Priority, Quality, ReaderGrade,
+    Region, Sha256, Timing, Uid, UnixMicros, sop_class,
 };
 use fovea_report::{Algorithm, Observer, structured_report};
 use std::io::Cursor;
@@ -30,7 +30,10 @@ fn main() -> anyhow::Result<()> {
         ("utf8_multiframe", Header::Utf8MultiFrame, Outcome::Ungradable, None),
     ] {
         let source = source(case, header)?;
-        let finding = finding(case, outcome, band)?;
+        let mut finding = finding(case, outcome, band)?;
+        if case == "significant" {
+            finding.regions = vec![region()];
+        }
         let used = (outcome != Outcome::NotAnalysed).then_some(&algorithm);
         let report = structured_report(&finding, &mut Cursor::new(&source), used, &node())?;
         std::fs::write(folder.join(format!("source_{case}.dcm")), &source)?;
@@ -38,6 +41,20 @@ fn main() -> anyhow::Result<()> {
         println!("{case}: {} B", report.bytes.len());
     }
     Ok(())
+}
+
+fn region() -> Region {
+    let long_axis = Measurement {
+        code: Code::new("SCT", "103339001", "Long axis"),
+        value: 12.5,
+        unit: Code::new("UCUM", "mm", "millimeter"),
+    };
+    Region {
+        label: "outlined by the model".into(),
+        code: Some(Code::new("99FOVEA", "lesion", "Lesion")),
+        outline_px: vec![[0.5, 0.5], [1.5, 0.5], [1.0, 1.5]],
+        measurements: vec![long_axis],
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]

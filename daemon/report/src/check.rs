@@ -29,6 +29,9 @@ pub enum Fault {
     /// The preliminary notice is missing.
     #[error("a measurement group has no notice that it is preliminary")]
     Notice,
+    /// A place without an outline, or with several.
+    #[error("a place in the image has not one outline")]
+    Outline,
     /// No device says it.
     #[error("no device observer with a UID")]
     Observer,
@@ -65,12 +68,20 @@ pub fn check(root: &Item, image: &Uid) -> Result<(), Vec<Fault>> {
     hold(is_whole, Fault::Empty);
     hold(!groups.is_empty(), Fault::NoGroup);
     for group in groups {
+        // A place in the image (TID 1410) leans on the image-level group (TID 1501) for outcome and notice.
+        let is_place = matches!(group.value, Value::Container { template: Some("1410") });
         let count = |concept: Code| group.children.iter().filter(|item| is(item, &concept)).count();
         hold(count(codes::tracking_identifier()) == 1 && count(codes::tracking_uid()) == 1, Fault::Tracking);
-        hold(count(codes::outcome()) == 1, Fault::Outcome);
-        hold(count(codes::comment()) >= 1, Fault::Notice);
         let names_image = |item: &Item| matches!(&item.value, Value::Image { instance, .. } if instance == image);
-        hold(group.children.iter().any(names_image), Fault::SourceImage);
+        if is_place {
+            let outlines = || group.children.iter().filter(|item| matches!(item.value, Value::Outline { .. }));
+            hold(outlines().count() == 1, Fault::Outline);
+            hold(outlines().all(|outline| outline.children.iter().any(names_image)), Fault::SourceImage);
+        } else {
+            hold(count(codes::outcome()) == 1, Fault::Outcome);
+            hold(count(codes::comment()) >= 1, Fault::Notice);
+            hold(group.children.iter().any(names_image), Fault::SourceImage);
+        }
         let has_number = group.children.iter().any(|item| matches!(item.value, Value::Number { .. }));
         hold(!has_number || count(codes::algorithm_name()) == 1, Fault::BareNumber);
     }
@@ -88,6 +99,7 @@ fn has_content(item: &Item) -> bool {
             Value::Code(code) => coded(code),
             Value::Text(text) => !text.trim().is_empty(),
             Value::Number { value, unit } => !value.is_empty() && coded(unit),
+            Value::Outline { points } => points.len() >= 3 && points.iter().flatten().all(|part| part.is_finite()),
             Value::Container { .. } | Value::UidRef(_) | Value::Image { .. } => true,
         }
 }
@@ -114,6 +126,29 @@ mod tests {
         ]);
         leaf(codes::measurement_report(), Value::Container { template: Some("1500") })
             .with(vec![leaf(codes::device_uid(), Value::UidRef(uid("1.5"))), group])
+    }
+
+    #[test]
+    fn a_place_needs_one_outline_in_the_image() {
+        let leaf = |concept, value| Item::new(Relation::Contains, concept, value);
+        let image = |instance| leaf(codes::source_image(), Value::Image { class: uid("1.3"), instance, frame: None });
+        let points = vec![[0.0, 0.0], [4.0, 0.0], [4.0, 4.0]];
+        let outline = |points, of| leaf(codes::image_region(), Value::Outline { points }).with(vec![image(uid(of))]);
+        let with = |outlines: Vec<Item>| {
+            let mut children = vec![
+                leaf(codes::tracking_identifier(), Value::Text("t".into())),
+                leaf(codes::tracking_uid(), Value::UidRef(uid("1.2"))),
+            ];
+            children.extend(outlines);
+            let mut tree = whole();
+            let place = leaf(codes::measurement_group(), Value::Container { template: Some("1410") });
+            tree.children.push(place.with(children));
+            check(&tree, &uid("1.4"))
+        };
+        assert_eq!(with(vec![outline(points.clone(), "1.4")]), Ok(()));
+        assert_eq!(with(vec![]), Err(vec![Fault::Outline]));
+        assert_eq!(with(vec![outline(points.clone(), "1.9")]), Err(vec![Fault::SourceImage]));
+        assert_eq!(with(vec![outline(points[..2].to_vec(), "1.4")]), Err(vec![Fault::Empty]));
     }
 
     #[test]

@@ -55,6 +55,8 @@ concepts! {
     algorithm_parameters = dcm("111002", "Algorithm Parameters");
     algorithm_manufacturer = dcm("122405", "Algorithm Manufacturer");
     source_of_measurement = dcm("121112", "Source of Measurement");
+    image_region = dcm("111030", "Image Region");
+    source_image = dcm("121324", "Source Image");
     comment = dcm("121106", "Comment");
     probability = own("probability", "Calibrated probability of the finding");
     triage_band = own("band", "Triage band");

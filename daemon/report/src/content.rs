@@ -18,6 +18,8 @@ pub enum Relation {
     AcquisitionContext,
     /// HAS CONCEPT MOD
     ConceptModifier,
+    /// SELECTED FROM
+    SelectedFrom,
 }
 
 impl Relation {
@@ -27,6 +29,7 @@ impl Relation {
             Self::ObservationContext => "HAS OBS CONTEXT",
             Self::AcquisitionContext => "HAS ACQ CONTEXT",
             Self::ConceptModifier => "HAS CONCEPT MOD",
+            Self::SelectedFrom => "SELECTED FROM",
         }
     }
 }
@@ -51,6 +54,11 @@ pub enum Value {
         value: String,
         /// Unit.
         unit: Code,
+    },
+    /// A closed outline in pixels of the image that it is selected from (PS3.3 section C.18.6.1.2, POLYLINE).
+    Outline {
+        /// x then y, without the first point repeated.
+        points: Vec<[f32; 2]>,
     },
     /// An image, with the frame where it has several.
     Image {
@@ -164,6 +172,12 @@ fn put_item(data: &mut DataSet, item: &Item) {
             measured.put_text(0x0040_A30A, vr::DS, value);
             data.put_sequence(0x0040_A300, &[measured]);
             "NUM"
+        }
+        Value::Outline { points } => {
+            let closed = points.iter().chain(points.first()).flatten();
+            data.put_text(0x0070_0023, vr::CS, "POLYLINE");
+            data.put_raw(0x0070_0022, vr::FL, closed.flat_map(|coordinate| coordinate.to_le_bytes()).collect());
+            "SCOORD"
         }
         Value::Image { class, instance, frame } => {
             let mut reference = DataSet::new();

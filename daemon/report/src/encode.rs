@@ -12,6 +12,7 @@ pub mod vr {
     pub const CS: [u8; 2] = *b"CS";
     pub const DA: [u8; 2] = *b"DA";
     pub const DS: [u8; 2] = *b"DS";
+    pub const FL: [u8; 2] = *b"FL";
     pub const IS: [u8; 2] = *b"IS";
     pub const LO: [u8; 2] = *b"LO";
     pub const LT: [u8; 2] = *b"LT";

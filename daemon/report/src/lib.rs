@@ -7,7 +7,7 @@
 //! told apart; every report is PRELIMINARY and UNVERIFIED, names device, model and version (invariant 10), and has
 //! passed [`check`] before anyone sees it.
 //! Patient and study attributes are the source's own bytes, in the source's own character set: nothing is decoded.
-//! Standard: DICOM PS3.3 section A.35.3, PS3.16 TID 1500, 1501, 1600, 4019.
+//! Standard: DICOM PS3.3 section A.35.3, PS3.16 TID 1500, 1501, 1410, 1600, 4019.
 
 mod check;
 mod codes;

@@ -1,8 +1,8 @@
-//! The content tree of one finding: TID 1500 with one image-level measurement group.
+//! The content tree of one finding: TID 1500 with one image-level measurement group, and one for each outlined place.
 //!
 //! In: finding, source facts, algorithm, observer. Out: the root item.
 //! Promise: each outcome has its own words; a clear band says "absent" in a code, never by leaving something out.
-//! Standard: DICOM PS3.16 TID 1500, 1204, 1002, 1004, 1600, 1501, 4019.
+//! Standard: DICOM PS3.16 TID 1500, 1204, 1002, 1004, 1600, 1501, 1410, 4019.
 
 use crate::codes;
 use crate::content::{Item, Relation, Value};
@@ -10,7 +10,7 @@ use crate::encode::short;
 use crate::source::SourceHeader;
 use crate::{Algorithm, Observer, ReportError};
 use Relation::{AcquisitionContext, ConceptModifier, Contains, ObservationContext};
-use fovea_core::{Band, Code, Finding, Outcome, Uid, sop_class};
+use fovea_core::{Band, ClassScore, Code, Finding, Measurement, Outcome, Region, Uid, sop_class};
 
 /// On every report, whatever it says.
 const NOTICE: &str =
@@ -26,7 +26,9 @@ pub fn tree(
     let container = |template| Value::Container { template };
     let group = Item::new(Contains, codes::measurement_group(), container(Some("1501")))
         .with(measurement_group(finding, header, algorithm)?);
-    let measurements = Item::new(Contains, codes::measurements(), container(None)).with(vec![group]);
+    let mut groups = vec![group];
+    groups.extend(places(finding, header, algorithm)?);
+    let measurements = Item::new(Contains, codes::measurements(), container(None)).with(groups);
     let mut children = vec![Item::new(ConceptModifier, codes::language(), Value::Code(codes::english()))];
     children.extend(observer(node));
     let procedure = Value::Code(codes::imaging_procedure());
@@ -92,15 +94,7 @@ fn measurement_group(
     header: &SourceHeader,
     algorithm: Option<&Algorithm>,
 ) -> Result<Vec<Item>, ReportError> {
-    // The tracked thing is this question about this frame: a later model that looks again tracks the same thing.
-    let task = if finding.task.is_empty() { "no task" } else { &finding.task };
-    let frame = finding.frame.to_string();
-    let tracking_uid = Uid::derived("sr-tracking", &[finding.sop_instance_uid.as_str(), &frame, task]);
-    let tracking_text = format!("{}, whole image, frame {frame}", short(task, 64));
-    let mut items = vec![
-        Item::new(ObservationContext, codes::tracking_identifier(), Value::Text(tracking_text)),
-        Item::new(ObservationContext, codes::tracking_uid(), Value::UidRef(tracking_uid)),
-    ];
+    let mut items = tracking(finding, None);
     let answer = answer(finding)?;
     // A viewer may show this one code alone, so it stands only where the answer is not "absent".
     if let Some(answer) = answer.as_ref().filter(|answer| answer.band != Band::Clear) {
@@ -111,7 +105,8 @@ fn measurement_group(
     if let Some(answer) = &answer {
         items.extend(answer.items()?);
     }
-    items.extend(measurements(finding)?);
+    items.extend(classes(finding)?);
+    items.extend(numbers(&finding.measurements)?);
     let outcome = Value::Code(codes::ended(finding.outcome));
     items.push(Item::new(Contains, codes::outcome(), outcome));
     items.push(Item::new(Contains, codes::priority(), Value::Code(codes::urgency(finding.priority))));
@@ -123,6 +118,44 @@ fn measurement_group(
     items.push(Item::new(Contains, codes::comment(), Value::Text(NOTICE.into())));
     items.push(Item::new(Contains, codes::source_of_measurement(), image_of(finding, header)));
     Ok(items)
+}
+
+/// The tracked thing is this question about this frame, or its n-th place, largest first: a later model that looks
+/// again tracks the same thing.
+fn tracking(finding: &Finding, place: Option<usize>) -> Vec<Item> {
+    let task = if finding.task.is_empty() { "no task" } else { &finding.task };
+    let frame = finding.frame.to_string();
+    let sop_instance = finding.sop_instance_uid.as_str();
+    let (uid, what) = match place {
+        None => (Uid::derived("sr-tracking", &[sop_instance, &frame, task]), "whole image".to_owned()),
+        Some(n) => (Uid::derived("sr-tracking", &[sop_instance, &frame, task, &n.to_string()]), format!("place {n}")),
+    };
+    let text = format!("{}, {what}, frame {frame}", short(task, 64));
+    vec![
+        Item::new(ObservationContext, codes::tracking_identifier(), Value::Text(text)),
+        Item::new(ObservationContext, codes::tracking_uid(), Value::UidRef(uid)),
+    ]
+}
+
+/// TID 1410: one group for each outlined place, numbered from 1, with its sizes.
+fn places(finding: &Finding, header: &SourceHeader, algorithm: Option<&Algorithm>) -> Result<Vec<Item>, ReportError> {
+    let place = |(index, region): (usize, &Region)| {
+        let mut items = tracking(finding, Some(index + 1));
+        if let Some(code) = &region.code {
+            items.push(Item::new(Contains, codes::finding(), Value::Code(fits(code, "a region")?.clone())));
+        }
+        items.extend(site(finding, header));
+        items.extend(computed_by(finding, algorithm)?);
+        let source = Item::new(Relation::SelectedFrom, codes::source_image(), image_of(finding, header));
+        let outline = Value::Outline { points: region.outline_px.clone() };
+        items.push(Item::new(Contains, codes::image_region(), outline).with(vec![source]));
+        items.extend(numbers(&region.measurements)?);
+        if !region.label.trim().is_empty() {
+            items.push(Item::new(Contains, codes::comment(), Value::Text(region.label.clone())));
+        }
+        Ok(Item::new(Contains, codes::measurement_group(), Value::Container { template: Some("1410") }).with(items))
+    };
+    finding.regions.iter().enumerate().map(place).collect()
 }
 
 /// What a model said, complete.
@@ -197,13 +230,22 @@ fn computed_by(finding: &Finding, algorithm: Option<&Algorithm>) -> Result<Vec<I
     Ok(items)
 }
 
-fn measurements(finding: &Finding) -> Result<Vec<Item>, ReportError> {
-    let number = |m: &fovea_core::Measurement| {
+/// The probability of each of the answers that exclude each other.
+fn classes(finding: &Finding) -> Result<Vec<Item>, ReportError> {
+    let number = |class: &ClassScore| {
+        let value = Value::Number { value: decimal(class.probability, "class")?, unit: codes::no_units() };
+        Ok(Item::new(Contains, fits(&class.code, "a class")?.clone(), value))
+    };
+    finding.classes.iter().map(number).collect()
+}
+
+fn numbers(measurements: &[Measurement]) -> Result<Vec<Item>, ReportError> {
+    let number = |m: &Measurement| {
         let unit = fits(&m.unit, "a measurement's unit")?.clone();
         let value = Value::Number { value: decimal(m.value, "measurement value")?, unit };
         Ok(Item::new(Contains, fits(&m.code, "a measurement")?.clone(), value))
     };
-    finding.measurements.iter().map(number).collect()
+    measurements.iter().map(number).collect()
 }
 
 /// PS3.3 section 8.8: SH and LO lengths; ASCII so that it reads the same in every character set.

@@ -8,8 +8,8 @@ use dicom_dictionary_std::tags;
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use dicom_transfer_syntax_registry as _; // registers the deflated syntax
 use fovea_core::{
-    Band, Code, Finding, FindingId, FindingStatus, Measurement, ModelRef, Outcome, Priority, Quality, ReaderGrade,
-    Sha256, Timing, Uid, UnixMicros, sop_class,
+    Band, ClassScore, Code, Finding, FindingId, FindingStatus, Measurement, ModelRef, Outcome, Priority, Quality,
+    ReaderGrade, Region, Sha256, Timing, Uid, UnixMicros, sop_class,
 };
 use fovea_report::{Algorithm, Observer, Report, ReportError, structured_report};
 use std::io::Cursor;
@@ -251,6 +251,44 @@ fn measurements_and_private_schemes_are_declared() {
     let schemes = items(&sr, tags::CODING_SCHEME_IDENTIFICATION_SEQUENCE);
     let schemes: Vec<_> = schemes.iter().map(|s| text(s, tags::CODING_SCHEME_DESIGNATOR)).collect();
     assert_eq!(schemes.iter().map(|s| s.trim()).collect::<Vec<_>>(), ["99FOVEA", "99LOCAL"]);
+}
+
+#[test]
+fn each_outlined_place_is_a_group_with_its_closed_outline_and_its_sizes() {
+    let mut finding = finding(Outcome::Finding);
+    let code = Code::new("99FOVEA", "nodule", "Nodule");
+    let sizes = vec![Measurement {
+        code: Code::new("SCT", "103339001", "Long axis"),
+        value: 12.5,
+        unit: Code::new("UCUM", "mm", "mm"),
+    }];
+    let outline_px = vec![[1.0, 2.0], [5.0, 2.5], [4.0, 6.0]];
+    finding.regions = vec![
+        Region { label: "nodule".into(), code: Some(code), outline_px: outline_px.clone(), measurements: sizes },
+        Region { label: "looked at".into(), code: None, outline_px, measurements: Vec::new() },
+    ];
+    finding.classes = vec![ClassScore {
+        label: "benign".into(),
+        code: Code::new("99FOVEA", "benign", "Benign tissue"),
+        probability: 0.25,
+    }];
+    let sr = read(&report(&finding, &file(&header(), EXPLICIT)));
+    let lines = said(&sr);
+    for line in ["Long axis = 12.5 mm", "Finding = Nodule", "Benign tissue = 0.25 1", "Comment = looked at"] {
+        assert!(lines.contains(&line.to_owned()), "{line} in {lines:#?}");
+    }
+    assert_eq!(lines.iter().filter(|line| *line == "Image Region = SCOORD").count(), 2);
+    let root = items(&sr, tags::CONTENT_SEQUENCE);
+    let groups = items(root.last().unwrap(), tags::CONTENT_SEQUENCE);
+    let outline = items(&groups[1], tags::CONTENT_SEQUENCE)
+        .iter()
+        .find(|item| text(item, tags::VALUE_TYPE) == "SCOORD")
+        .expect("an outline");
+    let points = outline.element(tags::GRAPHIC_DATA).unwrap().to_multi_float32().unwrap();
+    assert_eq!(points, [1.0, 2.0, 5.0, 2.5, 4.0, 6.0, 1.0, 2.0]);
+    let tracked: std::collections::BTreeSet<_> =
+        lines.iter().filter(|line| line.starts_with("Tracking Unique Identifier")).collect();
+    assert_eq!(tracked.len(), 3);
 }
 
 #[test]
