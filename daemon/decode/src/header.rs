@@ -1,29 +1,20 @@
 //! Walks a data set up to its pixels and keeps what describes them.
 //!
-//! In: bytes. Out: [`Header`]. Promise: no value is read but those few, and none before its length is known to fit
-//! the bytes that are there, so a length field can neither allocate nor loop. Standard: PS3.5 section 7.
+//! In: bytes. Out: [`Header`]. Promise: no value is read but those few, of sequences only those that tell the geometry,
+//! and how much is kept does not grow beyond a number for each frame. Standard: PS3.5 section 7.
 
+use crate::geometry::{Spacings, UltrasoundRegion};
+use crate::placed::Placed;
 use crate::source::Source;
 use crate::syntax::Elements;
+use crate::walk::{Element, UNDEFINED, Walk};
 use crate::{DecodeError, DecodeLimits};
+use fovea_core::sop_class;
+use std::cell::Cell;
 
-const UNDEFINED: u32 = u32::MAX;
-const ITEM: u32 = 0xFFFE_E000;
-const ITEM_END: u32 = 0xFFFE_E00D;
-const SEQUENCE_END: u32 = 0xFFFE_E0DD;
 const PIXEL_DATA: u32 = 0x7FE0_0010;
 /// Longest value that is kept: a palette of 65,536 words.
 const VALUE_BYTES_MAX: u32 = 2 * 65_536;
-
-/// An element's place.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Element {
-    pub(crate) tag: u32,
-    pub(crate) length: u32,
-    /// Byte position of its value.
-    pub(crate) value_at: u64,
-    vr: [u8; 2],
-}
 
 /// The attributes that describe pixels, as they stand, and where the pixels are.
 #[derive(Debug, Default)]
@@ -32,6 +23,12 @@ pub(crate) struct Header {
     pub(crate) pixel_data: Option<Element>,
     /// (7FE0,0001), for encapsulated frames: byte positions as in the basic table, 8 bytes each.
     pub(crate) extended_offsets: Option<Element>,
+    /// (0018,6011), none where it is not there.
+    pub(crate) ultrasound: Option<Vec<UltrasoundRegion>>,
+    /// (5200,9229) of the object, (0028,9110).
+    pub(crate) pixel_measures: Spacings,
+    /// (5200,9230) of a whole slide image, frame by frame; none where it is not there.
+    pub(crate) placed: Option<Placed>,
 }
 
 impl Header {
@@ -48,10 +45,20 @@ impl Header {
         self.bytes(tag).unwrap_or_default().chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
     }
 
+    /// An unsigned long.
+    pub(crate) fn long(&self, tag: u32) -> Option<u32> {
+        self.bytes(tag)?.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes))
+    }
+
     /// A text without its padding; none where it is no ASCII.
     pub(crate) fn text(&self, tag: u32) -> Option<&str> {
         let text = std::str::from_utf8(self.bytes(tag)?).ok()?;
         Some(text.trim_matches([' ', '\0']))
+    }
+
+    /// VL Whole Slide Microscopy: tiles of one large picture.
+    pub(crate) fn is_whole_slide(&self) -> bool {
+        self.text(0x0008_0016) == Some(sop_class::VL_WHOLE_SLIDE)
     }
 }
 
@@ -61,6 +68,9 @@ fn is_wanted(tag: u32) -> bool {
         tag,
         0x0028_0002 | 0x0028_0004 | 0x0028_0006 | 0x0028_0008 | 0x0028_0010 | 0x0028_0011 | 0x0028_0100..=0x0028_0103
         | 0x0028_1101..=0x0028_1103 | 0x0028_1201..=0x0028_1203 | 0x0028_1221..=0x0028_1223
+        // Class; spacing and what it is of; a slide's size and the order of its tiles.
+        | 0x0008_0016 | 0x0018_1164 | 0x0020_0037 | 0x0028_0030 | 0x0028_0A02
+        | 0x0008_0008 | 0x0020_9311 | 0x0048_0006 | 0x0048_0007
     )
 }
 
@@ -72,7 +82,8 @@ pub(crate) fn file_meta(source: &Source) -> Result<(String, u64), DecodeError> {
         Ok(_) | Err(DecodeError::Truncated { .. }) => return Err(not_a_file),
         Err(error) => return Err(error),
     }
-    let walk = Walk { source, explicit: true, depth_max: 0 };
+    let elements = Cell::new(0);
+    let walk = Walk::new(source, true, 0, &elements);
     let (mut at, mut syntax) = (132, None);
     while source.length() >= at + 8 && source.header::<2>(at, "the file meta information")? == [2, 0] {
         let element = walk.element(at)?;
@@ -91,7 +102,8 @@ pub(crate) fn file_meta(source: &Source) -> Result<(String, u64), DecodeError> {
 
 /// Walks from `at` to Pixel Data.
 pub(crate) fn read(source: &Source, at: u64, elements: Elements, limits: &DecodeLimits) -> Result<Header, DecodeError> {
-    let walk = Walk { source, explicit: elements != Elements::ImplicitLittle, depth_max: limits.depth_max };
+    let count = Cell::new(0);
+    let walk = Walk::new(source, elements != Elements::ImplicitLittle, limits.depth_max, &count);
     let mut header = Header::default();
     let mut at = at;
     // Fewer bytes than an element's head are padding.
@@ -105,121 +117,50 @@ pub(crate) fn read(source: &Source, at: u64, elements: Elements, limits: &Decode
             header.extended_offsets = Some(element);
         }
         if is_wanted(element.tag) && element.length != UNDEFINED {
-            if element.length > VALUE_BYTES_MAX {
-                return Err(DecodeError::Structure { what: "a description of pixels is far too long" });
-            }
-            let mut value = Vec::new();
-            source.append(element.value_at, element.length.into(), &mut value, "the description of the pixels")?;
-            // The first of a repeated attribute stands, and a repeated one cannot pile up.
-            if header.bytes(element.tag).is_none() {
-                header.values.push((element.tag, value));
-            }
+            header.keep(source, &element)?;
         }
-        at = walk.end_of(&element, 0)?;
+        at = match header.sequence(&walk, &element, limits)? {
+            Some(behind) => behind,
+            None => walk.end_of(&element, 0)?,
+        };
     }
     Ok(header)
 }
 
-struct Walk<'a> {
-    source: &'a Source,
-    explicit: bool,
-    depth_max: u32,
-}
-
-impl Walk<'_> {
-    /// The head of the element at `at`. Items and delimiters have no value representation in any syntax.
-    fn element(&self, at: u64) -> Result<Element, DecodeError> {
-        const WHAT: &str = "an element's head";
-        let head: [u8; 8] = self.source.header(at, WHAT)?;
-        let tag =
-            u32::from(u16::from_le_bytes([head[0], head[1]])) << 16 | u32::from(u16::from_le_bytes([head[2], head[3]]));
-        let vr = [head[4], head[5]];
-        if !self.explicit || tag >> 16 == 0xFFFE {
-            let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-            return Ok(Element { tag, length, value_at: at + 8, vr: *b"  " });
+impl Header {
+    fn keep(&mut self, source: &Source, element: &Element) -> Result<(), DecodeError> {
+        if element.length > VALUE_BYTES_MAX {
+            return Err(DecodeError::Structure { what: "a description of pixels is far too long" });
         }
-        if !vr.iter().all(u8::is_ascii_uppercase) {
-            return Err(DecodeError::Structure { what: "an element without a value representation" });
+        let mut value = Vec::new();
+        source.append(element.value_at, element.length.into(), &mut value, "the description of the pixels")?;
+        // The first of a repeated attribute stands, and a repeated one cannot pile up.
+        if self.bytes(element.tag).is_none() {
+            self.values.push((element.tag, value));
         }
-        let long = matches!(
-            &vr,
-            b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV"
-        );
-        if long {
-            let length = u32::from_le_bytes(self.source.header(at + 8, WHAT)?);
-            Ok(Element { tag, length, value_at: at + 12, vr })
-        } else {
-            Ok(Element { tag, length: u16::from_le_bytes([head[6], head[7]]).into(), value_at: at + 8, vr })
-        }
+        Ok(())
     }
 
-    /// Where the element behind this one begins.
-    fn end_of(&self, element: &Element, depth: u32) -> Result<u64, DecodeError> {
-        if element.length != UNDEFINED {
-            let end = element.value_at + u64::from(element.length);
-            return if end <= self.source.length() {
-                Ok(end)
-            } else {
-                Err(DecodeError::Truncated { what: "an element's value" })
-            };
-        }
-        if depth >= self.depth_max {
-            let limit = self.depth_max.into();
-            return Err(DecodeError::TooLarge { what: "nesting", value: u64::from(depth) + 1, limit });
-        }
-        // Elements inside a sequence of unknown representation are implicit (PS3.5 section 6.2.2, note 2).
-        let explicit = self.explicit && &element.vr != b"UN";
-        let inner = Walk { source: self.source, explicit, depth_max: self.depth_max };
-        let mut at = element.value_at;
-        loop {
-            let item = inner.element(at)?;
-            at = match (item.tag, item.length) {
-                (SEQUENCE_END, _) => return Ok(item.value_at),
-                (ITEM, UNDEFINED) => inner.end_of_item(item.value_at, depth + 1)?,
-                (ITEM, _) => inner.end_of(&item, depth)?,
-                _ => return Err(DecodeError::Structure { what: "a sequence with something else than items" }),
-            };
-        }
-    }
-
-    fn end_of_item(&self, mut at: u64, depth: u32) -> Result<u64, DecodeError> {
-        loop {
-            let element = self.element(at)?;
-            if element.tag == ITEM_END {
-                return Ok(element.value_at);
+    /// Reads a sequence that tells the geometry; where it ends, none for any other element.
+    fn sequence(
+        &mut self,
+        walk: &Walk<'_>,
+        element: &Element,
+        limits: &DecodeLimits,
+    ) -> Result<Option<u64>, DecodeError> {
+        match element.tag {
+            0x0018_6011 if self.ultrasound.is_none() => {
+                let (regions, behind) = UltrasoundRegion::read_all(walk, element)?;
+                self.ultrasound = Some(regions);
+                Ok(Some(behind))
             }
-            at = self.end_of(&element, depth)?;
+            0x5200_9229 => self.pixel_measures.read_shared(walk, element).map(Some),
+            0x5200_9230 if self.placed.is_none() && self.is_whole_slide() => {
+                let (placed, behind) = Placed::read(walk, element, limits.frames_max)?;
+                self.placed = Some(placed);
+                Ok(Some(behind))
+            }
+            _ => Ok(None),
         }
     }
-}
-
-/// Places of the fragments of encapsulated Pixel Data: the basic offset table first. Standard: PS3.5 section A.4.
-pub(crate) fn fragments(
-    source: &Source,
-    pixel_data: &Element,
-    fragments_max: usize,
-) -> Result<Vec<Element>, DecodeError> {
-    let walk = Walk { source, explicit: true, depth_max: 0 };
-    let mut fragments = Vec::new();
-    let mut at = pixel_data.value_at;
-    loop {
-        // Writers that were cut off between fragments leave no delimiter; what is there is still whole.
-        if at + 8 > source.length() {
-            break;
-        }
-        let item = walk.element(at)?;
-        if item.tag == SEQUENCE_END {
-            break;
-        }
-        if item.tag != ITEM || item.length == UNDEFINED {
-            return Err(DecodeError::Structure { what: "pixel data with something else than fragments" });
-        }
-        if fragments.len() > fragments_max {
-            let value = fragments.len() as u64;
-            return Err(DecodeError::TooLarge { what: "number of fragments", value, limit: fragments_max as u64 });
-        }
-        at = walk.end_of(&item, 0)?;
-        fragments.push(item);
-    }
-    Ok(fragments)
 }

@@ -12,19 +12,24 @@ mod codec;
 mod colour;
 mod error;
 mod frames;
+mod geometry;
 mod header;
 mod limits;
 mod picture;
 mod pixels;
+mod placed;
 mod render;
+mod slide;
 mod source;
 mod syntax;
+mod walk;
 
 pub use error::DecodeError;
 pub use limits::DecodeLimits;
 pub use picture::picture_rgb8;
+pub use slide::{Slide, Tile};
 
-use fovea_core::{Frame, Uid};
+use fovea_core::{Frame, FrameGeometry, Uid};
 use frames::Places;
 use pixels::PixelFormat;
 use source::{Source, SourceReader};
@@ -38,6 +43,8 @@ pub struct Object {
     code: Code,
     format: PixelFormat,
     places: Places,
+    geometry: FrameGeometry,
+    slide: Option<Slide>,
     limits: DecodeLimits,
 }
 
@@ -63,7 +70,9 @@ fn open_source(source: Source, limits: DecodeLimits) -> Result<Object, DecodeErr
     let header = header::read(&source, data_set_at, elements, &limits)?;
     let format = PixelFormat::of(&header, &limits)?;
     let places = Places::find(&source, &header, code, &format)?;
-    Ok(Object { source, code, format, places, limits })
+    let geometry = geometry::geometry(&header, format.columns, format.rows);
+    let slide = Slide::of(&header, &format, &limits)?;
+    Ok(Object { source, code, format, places, geometry, slide, limits })
 }
 
 impl Object {
@@ -83,6 +92,18 @@ impl Object {
     #[must_use]
     pub fn height_px(&self) -> u32 {
         self.format.rows
+    }
+
+    /// What the object states of the space that its frames show; `geometry.rs` says which attributes count.
+    #[must_use]
+    pub fn geometry(&self) -> FrameGeometry {
+        self.geometry
+    }
+
+    /// How the frames make one large picture; none where the object is no VL Whole Slide Microscopy Image.
+    #[must_use]
+    pub fn slide(&self) -> Option<&Slide> {
+        self.slide.as_ref()
     }
 
     /// Decodes frame `index`, counted from 0. Nothing is kept: the same call gives the same frame again.

@@ -18,10 +18,51 @@ pub fn file_of(bytes: &[u8]) -> File {
     file
 }
 
+/// One item of a sequence: attributes by tag.
+pub type Item = Vec<(u32, Value)>;
+
+/// What an attribute of an item holds.
+#[derive(Clone)]
+pub enum Value {
+    Plain([u8; 2], Vec<u8>),
+    Items(Vec<Item>),
+}
+
+/// How sequences are written.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Lengths {
+    Known,
+    Undefined,
+}
+
+pub fn us(value: u16) -> Value {
+    Value::Plain(*b"US", value.to_le_bytes().to_vec())
+}
+
+pub fn ul(value: u32) -> Value {
+    Value::Plain(*b"UL", value.to_le_bytes().to_vec())
+}
+
+pub fn sl(value: i32) -> Value {
+    Value::Plain(*b"SL", value.to_le_bytes().to_vec())
+}
+
+pub fn fd(value: f64) -> Value {
+    Value::Plain(*b"FD", value.to_le_bytes().to_vec())
+}
+
+pub fn ds(value: &str) -> Value {
+    let mut text = value.as_bytes().to_vec();
+    text.resize(text.len().next_multiple_of(2), b' ');
+    Value::Plain(*b"DS", text)
+}
+
 #[derive(Clone)]
 pub struct Part10 {
     syntax: String,
     elements: BTreeMap<u32, ([u8; 2], Vec<u8>)>,
+    sequences: BTreeMap<u32, Vec<Item>>,
+    lengths: Lengths,
     /// Pixel Data in fragments, the offset table first.
     fragments: Option<Vec<Vec<u8>>>,
     nested: usize,
@@ -29,7 +70,14 @@ pub struct Part10 {
 
 impl Part10 {
     pub fn image(columns: u16, rows: u16, samples: u16, photometric: &str, allocated: u16, stored: u16) -> Self {
-        let empty = Self { syntax: EXPLICIT.into(), elements: BTreeMap::new(), fragments: None, nested: 0 };
+        let empty = Self {
+            syntax: EXPLICIT.into(),
+            elements: BTreeMap::new(),
+            sequences: BTreeMap::new(),
+            lengths: Lengths::Known,
+            fragments: None,
+            nested: 0,
+        };
         let photometric = if photometric.len() % 2 == 1 { format!("{photometric} ") } else { photometric.into() };
         empty
             .short(0x0028_0002, samples)
@@ -65,6 +113,16 @@ impl Part10 {
 
     pub fn fragments(mut self, fragments: &[&[u8]]) -> Self {
         self.fragments = Some(fragments.iter().map(|fragment| fragment.to_vec()).collect());
+        self
+    }
+
+    pub fn sequence(mut self, tag: u32, items: Vec<Item>) -> Self {
+        self.sequences.insert(tag, items);
+        self
+    }
+
+    pub fn lengths(mut self, lengths: Lengths) -> Self {
+        self.lengths = lengths;
         self
     }
 
@@ -112,11 +170,19 @@ impl Part10 {
         for _ in 0..self.nested {
             out.extend(b"\xFE\xFF\x0D\xE0\0\0\0\0\xFE\xFF\xDD\xE0\0\0\0\0");
         }
+        let mut sequences = self.sequences.iter().peekable();
+        let mut sequences_below = |out: &mut Vec<u8>, below: u32| {
+            while let Some((tag, items)) = sequences.next_if(|(tag, _)| **tag < below) {
+                sequence(out, explicit, self.lengths, *tag, items);
+            }
+        };
         for (tag, (vr, value)) in &self.elements {
+            sequences_below(&mut out, *tag);
             if *tag != 0x7FE0_0010 || self.fragments.is_none() {
                 element(&mut out, explicit, *tag, vr, value);
             }
         }
+        sequences_below(&mut out, 0x7FE0_0010);
         if let Some(fragments) = &self.fragments {
             out.extend(b"\xE0\x7F\x10\x00OB\0\0\xFF\xFF\xFF\xFF");
             for fragment in fragments {
@@ -130,12 +196,45 @@ impl Part10 {
     }
 }
 
+fn sequence(out: &mut Vec<u8>, explicit: bool, lengths: Lengths, tag: u32, items: &[Item]) {
+    let mut content = Vec::new();
+    for item in items {
+        let mut inside = Vec::new();
+        for (tag, value) in item {
+            match value {
+                Value::Plain(vr, bytes) => element(&mut inside, explicit, *tag, vr, bytes),
+                Value::Items(items) => sequence(&mut inside, explicit, lengths, *tag, items),
+            }
+        }
+        content.extend(b"\xFE\xFF\x00\xE0");
+        if lengths == Lengths::Undefined {
+            content.extend(u32::MAX.to_le_bytes());
+            inside.extend(b"\xFE\xFF\x0D\xE0\0\0\0\0");
+        } else {
+            content.extend((inside.len() as u32).to_le_bytes());
+        }
+        content.extend(inside);
+    }
+    let mut length = content.len() as u32;
+    if lengths == Lengths::Undefined {
+        length = u32::MAX;
+        content.extend(b"\xFE\xFF\xDD\xE0\0\0\0\0");
+    }
+    out.extend(((tag >> 16) as u16).to_le_bytes());
+    out.extend((tag as u16).to_le_bytes());
+    if explicit {
+        out.extend(b"SQ\0\0");
+    }
+    out.extend(length.to_le_bytes());
+    out.extend(content);
+}
+
 fn element(out: &mut Vec<u8>, explicit: bool, tag: u32, vr: &[u8; 2], value: &[u8]) {
     out.extend(((tag >> 16) as u16).to_le_bytes());
     out.extend((tag as u16).to_le_bytes());
     if explicit {
         out.extend(vr);
-        if matches!(vr, b"OW" | b"OB") {
+        if matches!(vr, b"OW" | b"OB" | b"OV") {
             out.extend([0, 0]);
             out.extend((value.len() as u32).to_le_bytes());
         } else {
