@@ -3,35 +3,24 @@
 //! In: one decoded [`Frame`] and what the model wants to see ([`InputSpec`]). Out: the tensor, where it was cut from, and
 //! what the picture is worth ([`Prepared`]); [`check`] turns worth into a reason to take the picture again.
 //! Promise: no I/O, no randomness: the same frame gives the same bits; every number is finite, whatever the pixels;
-//! memory is bounded by one 8-bit copy of a 16-bit frame, 4 MiB of work space and the tensor.
+//! memory is bounded by one 8-bit copy of a frame (of a deep one, or of the part that shows an ultrasound scan), 4 MiB of
+//! work space and the tensor.
 
 mod check;
 mod disc;
 mod mask;
+mod picture;
 mod pixels;
 mod quality;
 
 pub use check::check;
+pub use picture::Picture;
 
-use disc::Disc;
-use fovea_core::{Channels, Frame, InputSpec, Quality, Reason, RoiMethod};
-use fovea_kernels::Isa;
-use fovea_kernels::area::{AreaError, Image, Plane, PlaneSource, Window, resize_f32_planar};
-use pixels::EightBit;
+use fovea_core::{Channels, Frame, FrameGeometry, InputSpec, Quality, Reason, Roi};
+use fovea_kernels::area::{AreaError, Plane, PlaneSource};
 
 /// Longest side of a model's input in pixels.
 const INPUT_SIDE_PX_MAX: u32 = 4096;
-
-/// The square that was cut from the frame, in pixels of the frame. What lies outside the frame is black.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Roi {
-    /// Left edge; negative is left of the frame.
-    pub x: i32,
-    /// Top edge; negative is above the frame.
-    pub y: i32,
-    /// Columns and rows, at least 1.
-    pub side: u32,
-}
 
 /// What came with the tensor.
 #[derive(Clone, PartialEq, Debug)]
@@ -48,7 +37,8 @@ pub struct Prepared {
 /// All are taken from the square region of interest after area-averaging it to 512 x 512 pixels of 8-bit RGB (a gray
 /// frame counts as three equal channels; deeper frames are first brought to 8 bits by full scale). *Disc* pixels are
 /// those whose centre lies inside the fitted circle, inside the frame and inside the bright region that was found
-/// (between its first and last pixel in its row and in its column). With [`RoiMethod::FullFrame`] the disc is the frame.
+/// (between its first and last pixel in its row and in its column). Where no disc is looked for it is the frame, and for
+/// an ultrasound scan the box that the object states.
 pub mod measures {
     /// Sharpness: the variance of the 4-neighbour Laplacian (up + down + left + right - 4 x centre) of the green channel
     /// (0 to 255) over the disc pixels that have only disc pixels within 8 pixels in each direction (a 17 x 17 square),
@@ -114,58 +104,17 @@ impl PreprocessError {
     }
 }
 
-/// Finds the region of interest, measures it and writes the model's tensor.
-///
-/// - `out`: becomes `channels x height_px x width_px` elements, planar (NCHW, N = 1), as [`InputSpec`] says. The region
-///   is a square; where the input is not one, it is stretched. Averages are not rounded to whole levels on the way.
-/// - Deeper frames are brought to 8 bits by full scale (see [`fovea_core::Pixels`]): `0..=2^bits - 1` becomes `0..=255`,
-///   rounded; signed samples likewise from `-2^(bits-1)`. Values beyond full scale are cut to it.
-/// - A gray frame gives three equal channels to a colour model; an RGB frame gives its BT.601 luminance to a gray one.
+/// Finds the region of interest, measures it and writes the model's tensor: [`Picture::prepare`] for a single question.
 ///
 /// # Errors
 /// [`PreprocessError`]; `out` then holds what it held.
-pub fn prepare(frame: &Frame, spec: &InputSpec, out: &mut Vec<f32>) -> Result<Prepared, PreprocessError> {
-    check_spec(spec)?;
-    let isa = Isa::best();
-    let (width_px, height_px) = (frame.width_px(), frame.height_px());
-    let resize = |source| PreprocessError::Resize { width_px, height_px, source };
-    let picture = EightBit::of(frame);
-    let image = Image::new(&picture.samples, width_px, height_px, picture.channels).map_err(resize)?;
-    let disc = match spec.roi {
-        RoiMethod::RetinaDisc => Some(disc::find(isa, &image, width_px, height_px)?),
-        RoiMethod::FullFrame => None,
-    };
-    let roi = match &disc {
-        Some(disc) => square_around(disc),
-        None => square_of_frame(width_px, height_px),
-    };
-    let quality = quality::measure(isa, &image, (width_px, height_px), roi, disc.as_ref()).map_err(resize)?;
-    let planes = planes(spec, picture.channels);
-    out.resize(planes.len() * spec.width_px as usize * spec.height_px as usize, 0.0);
-    resize_f32_planar(isa, &image, roi.window(), spec.width_px, spec.height_px, &planes, out).map_err(resize)?;
-    Ok(Prepared { roi, quality })
-}
-
-impl Roi {
-    fn window(self) -> Window {
-        Window { x_px: self.x.into(), y_px: self.y.into(), width_px: self.side, height_px: self.side }
-    }
-}
-
-/// The bounding square of the fitted circle, on whole pixels.
-fn square_around(disc: &Disc) -> Roi {
-    let side = (2.0 * disc.circle.radius).round().max(1.0);
-    // The finder keeps centre and radius within a few sides of the frame: far inside an i32.
-    let corner = |centre: f64| (centre - side / 2.0).round() as i32;
-    Roi { x: corner(disc.circle.x), y: corner(disc.circle.y), side: side as u32 }
-}
-
-/// The frame and, above and below or left and right of it, as much black as makes it a square.
-fn square_of_frame(width_px: u32, height_px: u32) -> Roi {
-    let side = width_px.max(height_px);
-    // Sides beyond the kernels' bound are refused there; below it the halves fit.
-    let before = |length: u32| -(((side - length) / 2) as i32);
-    Roi { x: before(width_px), y: before(height_px), side }
+pub fn prepare(
+    frame: &Frame,
+    geometry: &FrameGeometry,
+    spec: &InputSpec,
+    out: &mut Vec<f32>,
+) -> Result<Prepared, PreprocessError> {
+    Picture::of(frame).prepare(geometry, spec, out)
 }
 
 /// One plane for each channel of the tensor.

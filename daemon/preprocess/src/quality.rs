@@ -2,8 +2,9 @@
 
 use crate::disc::{Disc, Point};
 use crate::mask::Mask;
-use crate::{Roi, measures};
-use fovea_core::{Measure, Quality};
+use crate::measures;
+use crate::picture::window;
+use fovea_core::{Measure, Quality, Roi};
 use fovea_kernels::Isa;
 use fovea_kernels::area::{AreaError, Image, resize_u8};
 
@@ -24,7 +25,7 @@ pub(crate) fn measure(
 ) -> Result<Quality, AreaError> {
     let channels = image.channels();
     let mut pixels = vec![0; SIDE_PX * SIDE_PX * channels];
-    resize_u8(isa, image, roi.window(), SIDE_PX as u32, SIDE_PX as u32, &mut pixels)?;
+    resize_u8(isa, image, window(roi), SIDE_PX as u32, SIDE_PX as u32, &mut pixels)?;
     let picture = Picture { pixels, channels };
     let mask = disc_mask(frame_px, roi, disc);
     let sums = Sums::over(&picture, &mask);

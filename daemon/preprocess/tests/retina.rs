@@ -1,7 +1,7 @@
 //! The finder and the measures on drawn retinas whose truth is known.
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
-use fovea_core::{Channels, Frame, InputSpec, Pixels, QualityLimits, RoiMethod};
+use fovea_core::{Channels, Frame, FrameGeometry, InputSpec, Pixels, QualityLimits, RoiMethod};
 use fovea_preprocess::{Prepared, PreprocessError, check, measures, prepare};
 
 fn spec(roi: RoiMethod) -> InputSpec {
@@ -62,7 +62,7 @@ impl Eye {
 }
 
 fn run(frame: &Frame) -> Result<Prepared, PreprocessError> {
-    prepare(frame, &spec(RoiMethod::RetinaDisc), &mut Vec::new())
+    prepare(frame, &FrameGeometry::default(), &spec(RoiMethod::RetinaDisc), &mut Vec::new())
 }
 
 fn value(prepared: &Prepared, name: &str) -> f64 {
@@ -168,7 +168,7 @@ fn what_is_no_retina_is_ungradable_with_advice() {
     ];
     for (name, frame) in cases {
         let mut out = vec![7.0];
-        let error = prepare(&frame, &spec(RoiMethod::RetinaDisc), &mut out).expect_err(name);
+        let error = prepare(&frame, &FrameGeometry::default(), &spec(RoiMethod::RetinaDisc), &mut out).expect_err(name);
         assert!(error.is_ungradable(), "{name}: {error}");
         assert_eq!(error.reason().code, "no_retina_found", "{name}");
         assert!(!error.reason().advice.is_empty());

@@ -1,8 +1,8 @@
 //! The tensor, whatever the frame.
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
-use fovea_core::{Channels, Frame, InputSpec, Pixels, RoiMethod};
-use fovea_preprocess::{PreprocessError, Roi, measures, prepare};
+use fovea_core::{Channels, Frame, FrameGeometry, InputSpec, PixelBox, Pixels, Roi, RoiMethod};
+use fovea_preprocess::{Picture, PreprocessError, measures, prepare};
 use proptest::prelude::*;
 
 fn spec(channels: Channels, side: u32) -> InputSpec {
@@ -24,7 +24,7 @@ fn frame(width: u32, height: u32, pixels: Pixels) -> Frame {
 
 fn tensor(frame: &Frame, spec: &InputSpec) -> Vec<f32> {
     let mut out = Vec::new();
-    prepare(frame, spec, &mut out).unwrap();
+    prepare(frame, &FrameGeometry::default(), spec, &mut out).unwrap();
     out
 }
 
@@ -72,12 +72,107 @@ fn deeper_frames_are_scaled_by_full_scale_and_cut_beyond_it() {
 fn a_full_frame_is_padded_to_a_square_about_its_middle() {
     let mut out = Vec::new();
     let wide = frame(4, 2, Pixels::Gray8(vec![255; 8]));
-    let prepared = prepare(&wide, &spec(Channels::Gray, 4), &mut out).unwrap();
+    let prepared = prepare(&wide, &FrameGeometry::default(), &spec(Channels::Gray, 4), &mut out).unwrap();
     assert_eq!(prepared.roi, Roi { x: 0, y: -1, side: 4 });
     let rows: Vec<f32> = out.iter().step_by(4).copied().collect();
     assert_near(&rows, &[-1.0, 1.0, 1.0, -1.0]);
     assert_eq!(prepared.quality[measures::FIELD].value, 1.0);
     assert_eq!(prepared.quality[measures::EXPOSURE].value, 1.0, "black padding is no part of the picture");
+}
+
+/// A gray picture whose value at (x, y) is 16 y + x, up to 16 x 16.
+fn counted(width: u32, height: u32) -> Frame {
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (16 * y + x) as u8)).collect();
+    frame(width, height, Pixels::Gray8(pixels))
+}
+
+/// The levels of a tensor that was made with `spec`.
+fn levels(tensor: &[f32]) -> Vec<u8> {
+    tensor.iter().map(|element| ((element * 0.5 + 0.5) * 255.0).round() as u8).collect()
+}
+
+#[test]
+fn the_inner_square_is_in_the_middle_and_has_no_padding() {
+    let spec = InputSpec { roi: RoiMethod::InnerSquare, ..spec(Channels::Gray, 2) };
+    for (width, height, roi) in
+        [(5, 2, Roi { x: 1, y: 0, side: 2 }), (2, 6, Roi { x: 0, y: 2, side: 2 }), (2, 2, Roi { x: 0, y: 0, side: 2 })]
+    {
+        let mut out = Vec::new();
+        let found = prepare(&counted(width, height), &FrameGeometry::default(), &spec, &mut out).unwrap();
+        assert_eq!(found.roi, roi);
+        let first = (16 * roi.y + roi.x) as u8;
+        assert_eq!(levels(&out), [first, first + 1, first + 16, first + 17]);
+    }
+}
+
+#[test]
+fn an_ultrasound_field_is_cut_out_of_its_surround_and_padded_with_black() {
+    let spec = InputSpec { roi: RoiMethod::UltrasoundField, ..spec(Channels::Gray, 4) };
+    let field = |x, y, width, height| FrameGeometry {
+        ultrasound_field_px: Some(PixelBox { x, y, width, height }),
+        ..FrameGeometry::default()
+    };
+    let frame = counted(16, 16);
+    let mut out = Vec::new();
+    let found = prepare(&frame, &field(5, 7, 4, 2), &spec, &mut out).unwrap();
+    assert_eq!(found.roi, Roi { x: 5, y: 6, side: 4 });
+    // What the frame shows above and below the field is not seen.
+    assert_eq!(levels(&out), [0, 0, 0, 0, 117, 118, 119, 120, 133, 134, 135, 136, 0, 0, 0, 0]);
+    // A field that reaches beyond the frame is cut to it; without a field, or with one outside, it is the frame.
+    assert_eq!(prepare(&frame, &field(14, 14, 9, 9), &spec, &mut out).unwrap().roi, Roi { x: 14, y: 14, side: 2 });
+    let whole = Roi { x: 0, y: 0, side: 16 };
+    for geometry in [FrameGeometry::default(), field(16, 0, 1, 1), field(u32::MAX, u32::MAX, u32::MAX, u32::MAX)] {
+        assert_eq!(prepare(&frame, &geometry, &spec, &mut out).unwrap().roi, whole);
+    }
+}
+
+#[test]
+fn a_window_is_cut_where_it_is_asked_for_at_the_scale_that_follows() {
+    let spec = InputSpec { roi: RoiMethod::Window, ..spec(Channels::Gray, 2) };
+    let frame = counted(16, 16);
+    let picture = Picture::of(&frame);
+    let mut out = Vec::new();
+    picture.cut(Roi { x: 3, y: 2, side: 2 }, &spec, &mut out).unwrap();
+    assert_eq!(levels(&out), [35, 36, 51, 52]);
+    // Twice as coarse: each element is the mean of four; half as coarse: each pixel is shown four times.
+    picture.cut(Roi { x: 0, y: 0, side: 4 }, &spec, &mut out).unwrap();
+    assert_near(&out, &[8.5, 10.5, 40.5, 42.5].map(|level| (level / 255.0 - 0.5) / 0.5));
+    picture.cut(Roi { x: 9, y: 9, side: 1 }, &spec, &mut out).unwrap();
+    assert_eq!(levels(&out), [153; 4]);
+    picture.cut(Roi { x: 15, y: -1, side: 2 }, &spec, &mut out).unwrap();
+    assert_eq!(levels(&out), [0, 0, 15, 0]);
+    let before = out.clone();
+    for side in [0, u32::MAX] {
+        assert!(picture.cut(Roi { x: 0, y: 0, side }, &spec, &mut out).is_err());
+        assert!(picture.prepare(&FrameGeometry::default(), &spec, &mut out).is_err(), "windows are given");
+        assert_eq!(out, before);
+    }
+}
+
+#[test]
+fn a_tensor_is_the_same_with_and_without_measures() {
+    let frame = counted(16, 9);
+    for roi in [RoiMethod::FullFrame, RoiMethod::InnerSquare, RoiMethod::UltrasoundField] {
+        let spec = InputSpec { roi, ..spec(Channels::Rgb, 5) };
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        let prepared = prepare(&frame, &FrameGeometry::default(), &spec, &mut with).unwrap();
+        let roi = Picture::of(&frame).tensor(&FrameGeometry::default(), &spec, &mut without).unwrap();
+        assert_eq!((roi, without), (prepared.roi, with));
+    }
+}
+
+#[test]
+fn glass_and_black_are_no_tissue_and_stain_is() {
+    let share = |pixel: [u8; 3]| Picture::of(&frame(70, 70, Pixels::Rgb8(pixel.repeat(4900)))).tissue_share().unwrap();
+    for glass in [[255, 255, 255], [243, 240, 242], [250, 246, 235], [210, 208, 205], [0, 0, 0], [4, 2, 29]] {
+        assert_eq!(share(glass), 0.0, "{glass:?}");
+    }
+    for tissue in [[230, 200, 220], [180, 110, 170], [90, 50, 130], [240, 215, 230]] {
+        assert_eq!(share(tissue), 1.0, "{tissue:?}");
+    }
+    let half: Vec<u8> = (0..64 * 64).flat_map(|at| if at % 64 < 32 { [255; 3] } else { [180, 110, 170] }).collect();
+    assert_eq!(Picture::of(&frame(64, 64, Pixels::Rgb8(half))).tissue_share().unwrap(), 0.5);
+    assert_eq!(Picture::of(&counted(16, 16)).tissue_share().unwrap(), 0.0, "gray");
 }
 
 #[test]
@@ -93,7 +188,7 @@ fn an_input_that_cannot_be_made_is_refused() {
         InputSpec { mean: vec![f32::INFINITY; 3], ..good.clone() },
     ];
     for spec in bad {
-        let refused = prepare(&picture, &spec, &mut Vec::new());
+        let refused = prepare(&picture, &FrameGeometry::default(), &spec, &mut Vec::new());
         assert!(matches!(refused, Err(PreprocessError::Spec { .. })), "{spec:?}");
     }
 }
@@ -130,7 +225,9 @@ fn white_is_never_brighter_than_full_scale() {
         let frame = Frame::new(width, height, Pixels::Rgb8(vec![255; (width * height * 3) as usize])).unwrap();
         let mut spec = spec(Channels::Rgb, 33);
         spec.roi = RoiMethod::FullFrame;
-        let exposure = prepare(&frame, &spec, &mut Vec::new()).unwrap().quality[measures::EXPOSURE].value;
+        let exposure = prepare(&frame, &FrameGeometry::default(), &spec, &mut Vec::new()).unwrap().quality
+            [measures::EXPOSURE]
+            .value;
         assert!(exposure <= 1.0 && exposure > 0.9, "{width} x {height}: {exposure}");
     }
 }
@@ -142,7 +239,7 @@ proptest! {
         let mut spec = spec(if gray { Channels::Gray } else { Channels::Bgr }, 33);
         spec.roi = if disc { RoiMethod::RetinaDisc } else { RoiMethod::FullFrame };
         let mut out = Vec::new();
-        match prepare(&frame, &spec, &mut out) {
+        match prepare(&frame, &FrameGeometry::default(), &spec, &mut out) {
             Ok(prepared) => {
                 prop_assert!(out.iter().all(|element| element.is_finite()));
                 for (name, measure) in &prepared.quality {
@@ -152,7 +249,7 @@ proptest! {
                     prop_assert!(prepared.quality[name].value <= 1.0, "{}", name);
                 }
                 let mut again = Vec::new();
-                prop_assert_eq!(prepare(&frame, &spec, &mut again), Ok(prepared), "inv 4: the same frame, the same answer");
+                prop_assert_eq!(prepare(&frame, &FrameGeometry::default(), &spec, &mut again), Ok(prepared), "inv 4: the same frame, the same answer");
                 prop_assert_eq!(again, out);
             }
             Err(error) => prop_assert!(disc && error.is_ungradable(), "{}", error),
