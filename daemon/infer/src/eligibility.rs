@@ -1,10 +1,10 @@
 //! Which model may answer for an object.
 //! In: routing facts of an object, and the models in the order of the configuration. Out: the first that fits.
-//! Promise: a fact that the object does not state never makes it fit a list, with one exception: body part, which
-//! most devices leave out.
+//! Promise: a fact that the object does not state never makes it fit a list, with two exceptions: laterality and body
+//! part, which most devices leave out; a bundle may ask that the body part be stated.
 
 use crate::bundle::manifest::{Eligible, Manifest};
-use fovea_core::{ObjectHeader, Reason};
+use fovea_core::{Laterality, ObjectHeader, Reason};
 
 /// Code of the reason of [`NotSelected::NoModel`].
 pub const NO_ELIGIBLE_MODEL: &str = "no_eligible_model";
@@ -42,13 +42,22 @@ pub fn select<'a>(models: impl IntoIterator<Item = &'a Manifest>, header: &Objec
 }
 
 impl Eligible {
-    /// True when class, modality, body part and photometric interpretation fit.
+    /// True when class, modality, body part, laterality and photometric interpretation fit.
     #[must_use]
     pub fn meant_for(&self, header: &ObjectHeader) -> bool {
         fits(&self.sop_classes, Some(header.sop_class_uid.as_str()))
             && fits(&self.modalities, header.modality.as_deref())
             && fits(&self.photometrics, header.photometric.as_deref())
-            && (header.body_part.is_none() || fits(&self.body_parts, header.body_part.as_deref()))
+            && (header.laterality.is_none() || fits(&self.lateralities, header.laterality.map(letter)))
+            && self.body_part_fits(header.body_part.as_deref())
+    }
+
+    /// A stated body part must be listed; an empty value states none.
+    fn body_part_fits(&self, body_part: Option<&str>) -> bool {
+        match body_part.map(str::trim).filter(|part| !part.is_empty()) {
+            Some(part) => fits(&self.body_parts, Some(part)),
+            None => !self.body_part_required,
+        }
     }
 
     /// Whether the picture has the pixels that the model needs.
@@ -65,6 +74,15 @@ impl Eligible {
             self.min_columns_px, self.min_rows_px
         );
         Err(Reason::new("too_small", text, "Take the picture again at full resolution."))
+    }
+}
+
+/// As (0020,0060) and (0020,0062) have it.
+fn letter(laterality: Laterality) -> &'static str {
+    match laterality {
+        Laterality::Left => "L",
+        Laterality::Right => "R",
+        Laterality::Both => "B",
     }
 }
 
@@ -103,6 +121,8 @@ mod tests {
             sop_classes: vec![sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT.to_owned()],
             modalities: vec!["OP".to_owned()],
             body_parts: vec!["EYE".to_owned(), "RETINA".to_owned()],
+            body_part_required: false,
+            lateralities: Vec::new(),
             photometrics: vec!["RGB".to_owned(), "YBR_FULL_422".to_owned()],
             min_rows_px: 400,
             min_columns_px: 400,

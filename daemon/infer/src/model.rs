@@ -1,30 +1,19 @@
-//! A model that serves: a bundle that was admitted, with the engine that runs it.
-//! In: tensors that preprocess made for its [`fovea_core::InputSpec`]. Out: [`Scores`].
+//! A model that serves: a bundle that was admitted, with the engines that run its networks.
+//! In: tensors that preprocess made for a network's [`fovea_core::InputSpec`]. Out: [`Answers`].
 //! Promise: it was admitted on this machine; its answers are finite and calibrated.
 
 use crate::admission::{Admission, Refusal, admit};
+use crate::answer::{Answers, RunError, Shape, activate};
 use crate::bundle::manifest::Manifest;
-use crate::{Bundle, Device, Engine, EngineError};
-use fovea_core::{ModelRef, Scores};
-
-/// Why a tensor got no scores.
-#[derive(Debug, thiserror::Error)]
-pub enum ScoresError {
-    /// The engine failed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The model answered something that is no probability.
-    #[error("the model's answer is not one finite number")]
-    NoNumber,
-}
+use crate::{Bundle, Device, Engine};
+use fovea_core::ModelRef;
 
 /// An admitted model.
 pub struct Model {
-    manifest: Manifest,
     reference: ModelRef,
     admission: Admission,
     device: &'static str,
-    engine: Box<dyn Engine>,
+    networks: Networks,
 }
 
 impl Model {
@@ -33,16 +22,19 @@ impl Model {
     /// # Errors
     /// [`Refusal`] says why the bundle does not serve.
     pub fn admit(bundle: Bundle, device: &mut Device) -> Result<Self, Refusal> {
-        let mut engine = device.compile(&bundle)?;
-        let admission = admit(&bundle, engine.as_mut())?;
+        let engines = (0..bundle.graphs.len()).map(|network| device.compile(&bundle, network));
+        let engines: Vec<_> = engines.collect::<Result<_, _>>()?;
+        let shapes = bundle.graphs.iter().map(|graph| graph.shapes.clone()).collect();
         let reference = bundle.model_ref();
-        Ok(Self { manifest: bundle.manifest, reference, admission, device: device.name(), engine })
+        let mut networks = Networks { manifest: bundle.manifest, shapes, engines };
+        let admission = admit(&mut networks, &bundle.graphs)?;
+        Ok(Self { reference, admission, device: device.name(), networks })
     }
 
     /// What the bundle says of itself.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.networks.manifest
     }
 
     /// How results name it.
@@ -53,8 +45,8 @@ impl Model {
 
     /// What admission measured.
     #[must_use]
-    pub fn admission(&self) -> Admission {
-        self.admission
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Where it runs, for instance `CPU`.
@@ -63,50 +55,38 @@ impl Model {
         self.device
     }
 
-    /// Runs the model on a tensor made for its input.
+    /// Shapes of a network's outputs, in the order of the manifest; none where there is no such network.
+    #[must_use]
+    pub fn shapes(&self, network: usize) -> Option<&[Shape]> {
+        self.networks.shapes.get(network).map(Vec::as_slice)
+    }
+
+    /// Runs one network on a tensor made for its input.
+    ///
+    /// - `network`: its place in the manifest, from 0.
+    /// - `tensor`: float32, planar (N = 1, C, H, W), as long as the network's input.
     ///
     /// # Errors
-    /// [`ScoresError`]; the model stays usable.
-    pub fn scores(&mut self, tensor: &[f32]) -> Result<Scores, ScoresError> {
-        let answer = self.engine.infer(tensor)?;
-        let output = &self.manifest.output;
-        let probability = probability(&answer, output.temperature).ok_or(ScoresError::NoNumber)?;
-        Ok(Scores {
-            label: output.label.clone(),
-            code: output.code.clone(),
-            probability,
-            classes: Vec::new(),
-            clear_below: output.clear_below,
-            significant_from: output.significant_from,
-        })
+    /// [`RunError`]; the model stays usable.
+    pub fn run(&mut self, network: usize, tensor: &[f32]) -> Result<Answers, RunError> {
+        self.networks.run(network, tensor)
     }
 }
 
-/// One logit to its calibrated probability, 0 to 1; none when the answer is not one finite number.
-pub(crate) fn probability(answer: &[f32], temperature: f64) -> Option<f64> {
-    match answer {
-        [logit] if logit.is_finite() => Some(1.0 / (1.0 + (-f64::from(*logit) / temperature).exp())),
-        _ => None,
-    }
+/// Compiled networks; admission runs them before there is a [`Model`].
+pub(crate) struct Networks {
+    pub manifest: Manifest,
+    shapes: Vec<Vec<Shape>>,
+    engines: Vec<Box<dyn Engine>>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_logit_becomes_a_calibrated_probability() {
-        assert_eq!(probability(&[0.0], 1.0), Some(0.5));
-        let close = |a: Option<f64>, b: f64| (a.unwrap() - b).abs() < 1e-12;
-        assert!(close(probability(&[2.0], 2.0), 1.0 / (1.0 + (-1.0f64).exp())));
-        assert_eq!(probability(&[3.0e38], 0.01), Some(1.0));
-        assert_eq!(probability(&[-3.0e38], 0.01), Some(0.0));
-    }
-
-    #[test]
-    fn what_is_not_one_finite_number_is_no_probability() {
-        for answer in [&[][..], &[f32::NAN], &[f32::INFINITY], &[f32::NEG_INFINITY], &[1.0, 2.0]] {
-            assert_eq!(probability(answer, 1.0), None, "{answer:?}");
-        }
+impl Networks {
+    pub fn run(&mut self, network: usize, tensor: &[f32]) -> Result<Answers, RunError> {
+        let none = RunError::NoNetwork { network };
+        let (Some(engine), Some(shapes)) = (self.engines.get_mut(network), self.shapes.get(network)) else {
+            return Err(none);
+        };
+        let raw = engine.infer(tensor)?;
+        activate(&self.manifest.networks[network].outputs, shapes, raw)
     }
 }

@@ -3,7 +3,7 @@
 //! Promise: opening looks at names and types only, so that the process that opens need not be the one that parses.
 
 use super::manifest::safe_name;
-use super::{BUNDLE_SIG, BUNDLE_TOML, BundleError, FILE_COUNT_MAX};
+use super::{BUNDLE_BYTES_MAX, BUNDLE_SIG, BUNDLE_TOML, BundleError, FILE_COUNT_MAX};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Deepest folder below the bundle's own.
 const DEPTH_MAX: usize = 2;
-/// Largest tar, bytes: the sum of the caps of what it may hold, with room.
-const TAR_BYTES_MAX: u64 = 512 << 20;
+/// Largest tar, bytes: what it may hold, with room for headers and padding.
+const TAR_BYTES_MAX: u64 = BUNDLE_BYTES_MAX + (1 << 20);
 /// Most entries of a tar that are walked, folders included.
 const TAR_ENTRIES_MAX: usize = 64;
 
@@ -122,11 +122,22 @@ pub(super) struct Located<'a> {
 }
 
 impl Located<'_> {
+    /// Its length.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Refuses a file that is too large.
+    pub(super) fn bounded(&self, name: &str, bytes_max: u64) -> Result<(), BundleError> {
+        if self.bytes <= bytes_max {
+            return Ok(());
+        }
+        Err(BundleError::TooLarge { name: printable(name), bytes: self.bytes, bytes_max })
+    }
+
     /// Reads it whole, once: what is hashed and what is used are the same bytes.
     pub(super) fn read(&self, name: &str, bytes_max: u64) -> Result<Vec<u8>, BundleError> {
-        if self.bytes > bytes_max {
-            return Err(BundleError::TooLarge { name: name.to_owned(), bytes: self.bytes, bytes_max });
-        }
+        self.bounded(name, bytes_max)?;
         let mut buffer = vec![0; usize::try_from(self.bytes).unwrap_or(usize::MAX)];
         self.file
             .read_exact_at(&mut buffer, self.offset)

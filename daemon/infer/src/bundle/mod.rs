@@ -6,13 +6,18 @@
 pub(crate) mod files;
 pub(crate) mod graph;
 pub(crate) mod manifest;
+pub(crate) mod output;
 mod raw;
+mod raw_output;
+#[cfg(test)]
+mod tests;
 
 use crate::TrustedKey;
+use crate::answer::Shape;
 use files::{BundleFiles, Located, printable, unlisted_by_rule};
 use fovea_core::{ModelRef, Sha256};
 use graph::GraphError;
-use manifest::{MODEL_BIN, MODEL_XML, Manifest, ManifestError};
+use manifest::{Manifest, ManifestError, Network};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -24,11 +29,11 @@ pub(crate) const BUNDLE_SIG: &str = "bundle.sig";
 pub(crate) const FILE_COUNT_MAX: usize = 32;
 
 const TOML_BYTES_MAX: u64 = 64 << 10;
-const XML_BYTES_MAX: u64 = 16 << 20;
-const BIN_BYTES_MAX: u64 = 256 << 20;
-const GOLDEN_BYTES_MAX: u64 = 64 << 20;
-/// The card, licences, training notes.
-const OTHER_BYTES_MAX: u64 = 4 << 20;
+/// Most bytes of all files together.
+///
+/// A bundle reaches a clinic over whatever line the clinic has and is read whole at every start: what INT8 networks
+/// for one question need fits well into it, and what does not fit is no bundle for this box.
+pub const BUNDLE_BYTES_MAX: u64 = 8 << 20;
 
 /// Why a bundle is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -100,16 +105,46 @@ pub enum BundleError {
         name: String,
     },
     /// The golden vectors are not as many or not as large as `bundle.toml` says.
-    #[error("the golden inputs have {found} B, {expected} B are needed")]
+    #[error("{name} has {found} B, {expected} B are needed")]
     GoldenLength {
+        /// Which file.
+        name: String,
         /// Bytes needed.
         expected: usize,
         /// Bytes there.
         found: usize,
     },
-    /// The graph is outside its bounds or does not fit the manifest.
-    #[error("model.xml: {0}")]
-    Graph(#[from] GraphError),
+    /// A graph is outside its bounds or does not fit the manifest.
+    #[error("{network}.xml: {source}")]
+    Graph {
+        /// Which network.
+        network: String,
+        /// What is wrong.
+        source: GraphError,
+    },
+}
+
+/// All that is needed to run and to prove one network, in memory.
+#[derive(Debug)]
+pub struct Graph {
+    /// UTF-8 XML.
+    pub xml: Vec<u8>,
+    /// Its constants.
+    pub bin: Vec<u8>,
+    /// Shape of each output, in the order of the manifest, as the graph states it.
+    pub shapes: Vec<Shape>,
+    /// Golden pictures: u8, count x rows x columns x channels.
+    pub golden_inputs: Vec<u8>,
+    /// Their answers, 0 to 1 times 65535: vector by vector, output by output, element by element.
+    pub golden_expected: Vec<u16>,
+}
+
+impl Graph {
+    /// Numbers that the network answers to one tensor.
+    #[must_use]
+    pub fn answer_len(&self) -> usize {
+        self.shapes.iter().map(|shape| shape.len()).sum()
+    }
 }
 
 /// A signed, whole and bounded bundle; nothing is known yet of how it runs.
@@ -119,12 +154,8 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// SHA-256 of `bundle.toml`.
     pub sha256: Sha256,
-    /// The graph, UTF-8 XML.
-    pub model_xml: Vec<u8>,
-    /// Its constants.
-    pub model_bin: Vec<u8>,
-    /// Golden pictures: u8, count x rows x columns x channels.
-    pub golden_inputs: Vec<u8>,
+    /// One for each network of the manifest, in its order.
+    pub graphs: Vec<Graph>,
 }
 
 impl Bundle {
@@ -142,36 +173,26 @@ impl Bundle {
     /// [`BundleError`].
     pub fn read(files: &BundleFiles, trust: &[TrustedKey]) -> Result<Self, BundleError> {
         let located = files.locate()?;
-        if located.len() > FILE_COUNT_MAX {
-            return Err(BundleError::TooManyFiles { found: located.len() });
-        }
+        bounded(&located)?;
         let toml = signed_toml(&located, trust)?;
         let manifest = Manifest::parse(&toml)?;
         if let Some(name) = located.keys().find(|name| !unlisted_by_rule(name) && !manifest.files.contains_key(*name)) {
             return Err(BundleError::Unlisted { name: printable(name) });
         }
-        let (mut model_xml, mut model_bin, mut golden_inputs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut contents = BTreeMap::new();
         for (name, digest) in &manifest.files {
-            let (kept, bytes_max) = match name.as_str() {
-                MODEL_XML => (Some(&mut model_xml), XML_BYTES_MAX),
-                MODEL_BIN => (Some(&mut model_bin), BIN_BYTES_MAX),
-                name if name == manifest.golden.inputs => (Some(&mut golden_inputs), GOLDEN_BYTES_MAX),
-                _ => (None, OTHER_BYTES_MAX),
-            };
-            let bytes = read(&located, name, bytes_max)?;
+            let bytes = read(&located, name, BUNDLE_BYTES_MAX)?;
             if Sha256::of(&bytes) != *digest {
                 return Err(BundleError::Hash { name: name.clone() });
             }
-            if let Some(kept) = kept {
-                *kept = bytes;
-            }
+            contents.insert(name.as_str(), bytes);
         }
-        let expected = manifest.input_len() * manifest.golden.count;
-        if golden_inputs.len() != expected {
-            return Err(BundleError::GoldenLength { expected, found: golden_inputs.len() });
-        }
-        graph::check(&model_xml, model_bin.len(), &manifest)?;
-        Ok(Self { sha256: Sha256::of(&toml), manifest, model_xml, model_bin, golden_inputs })
+        let graphs = manifest
+            .networks
+            .iter()
+            .map(|network| read_graph(network, manifest.ops_max, &contents))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { sha256: Sha256::of(&toml), manifest, graphs })
     }
 
     /// What a bundle says of itself, where a trusted key signed that much: its other files are not looked at, so it
@@ -188,6 +209,47 @@ impl Bundle {
     pub fn model_ref(&self) -> ModelRef {
         ModelRef { id: self.manifest.id.clone(), version: self.manifest.version.clone(), sha256: self.sha256 }
     }
+}
+
+/// Files one by one and all together: nothing is read of a bundle that is too large.
+fn bounded(located: &BTreeMap<String, Located>) -> Result<(), BundleError> {
+    if located.len() > FILE_COUNT_MAX {
+        return Err(BundleError::TooManyFiles { found: located.len() });
+    }
+    let mut all: u64 = 0;
+    for (name, file) in located {
+        file.bounded(name, BUNDLE_BYTES_MAX)?;
+        all += file.bytes();
+    }
+    if all > BUNDLE_BYTES_MAX {
+        return Err(BundleError::TooLarge { name: "the bundle".to_owned(), bytes: all, bytes_max: BUNDLE_BYTES_MAX });
+    }
+    Ok(())
+}
+
+/// Gathers one network's files, which are whole, and looks at its graph.
+fn read_graph(network: &Network, ops_max: u32, contents: &BTreeMap<&str, Vec<u8>>) -> Result<Graph, BundleError> {
+    let file = |name: &str| match contents.get(name) {
+        Some(bytes) => Ok(bytes.clone()),
+        None => Err(BundleError::Missing { name: name.to_owned() }),
+    };
+    let (xml, bin) = (file(&network.xml())?, file(&network.bin())?);
+    let shapes = graph::check(&xml, bin.len(), network, ops_max)
+        .map_err(|source| BundleError::Graph { network: network.name.clone(), source })?;
+    let answer_len: usize = shapes.iter().map(|shape| shape.len()).sum();
+    let golden = &network.golden;
+    let of_length = |name: &str, expected: usize| {
+        let bytes = file(name)?;
+        if bytes.len() == expected {
+            Ok(bytes)
+        } else {
+            Err(BundleError::GoldenLength { name: name.to_owned(), expected, found: bytes.len() })
+        }
+    };
+    let golden_inputs = of_length(&golden.inputs, network.input_len() * golden.count)?;
+    let expected = of_length(&golden.expected, answer_len * golden.count * 2)?;
+    let golden_expected = expected.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+    Ok(Graph { xml, bin, shapes, golden_inputs, golden_expected })
 }
 
 fn read(located: &BTreeMap<String, Located>, name: &str, bytes_max: u64) -> Result<Vec<u8>, BundleError> {

@@ -1,6 +1,6 @@
 //! What runs a graph. Sides: OpenVINO on the CPU, and replay (recorded answers, for tests and for boxes without it).
 //! In: a checked bundle, then tensors. Out: the model's raw numbers.
-//! Promise: an engine answers every tensor of the right length with finite or refused numbers, or with an error.
+//! Promise: an engine answers every tensor of the right length with the numbers of every output, or with an error.
 
 mod openvino;
 mod replay;
@@ -8,20 +8,19 @@ mod replay;
 pub use replay::GOLDEN_ONLY;
 
 use crate::Bundle;
-use crate::bundle::manifest::Manifest;
-use fovea_core::Sha256;
+use fovea_core::{InputSpec, Sha256};
 use std::path::{Path, PathBuf};
 
-/// Runs one model. May block for tens of milliseconds. After an error it is usable again.
+/// Runs one network. May block for tens of milliseconds. After an error it is usable again.
 pub trait Engine: Send {
-    /// Runs the model once.
+    /// Runs the network once.
     ///
-    /// - `input`: float32, planar (N = 1, C, H, W), as long as the bundle's input.
-    /// - Returns the elements of the model's one output.
+    /// - `input`: float32, planar (N = 1, C, H, W), as long as the network's input.
+    /// - Returns the raw elements of each output, in the order of the manifest.
     ///
     /// # Errors
     /// [`EngineError`] when the length is wrong or the runtime fails.
-    fn infer(&mut self, input: &[f32]) -> Result<Vec<f32>, EngineError>;
+    fn infer(&mut self, input: &[f32]) -> Result<Vec<Vec<f32>>, EngineError>;
 }
 
 /// Why a device cannot be opened.
@@ -60,6 +59,12 @@ pub enum DeviceError {
 /// Why an engine did not come about or did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// The bundle has no such network.
+    #[error("there is no network {network}")]
+    NoNetwork {
+        /// Its place, from 0.
+        network: usize,
+    },
     /// The runtime does not take the graph.
     #[error("the runtime refuses the graph: {message}")]
     Compile {
@@ -74,9 +79,11 @@ pub enum EngineError {
         /// Elements given.
         found: usize,
     },
-    /// The model's output is not float32.
-    #[error("the output is {found}, float32 is needed")]
+    /// An output is not float32.
+    #[error("output {tensor} is {found}, float32 is needed")]
     OutputType {
+        /// Its name.
+        tensor: String,
         /// What it is.
         found: String,
     },
@@ -136,23 +143,24 @@ impl Device {
         }
     }
 
-    /// Makes an engine of a bundle.
+    /// Makes an engine of one network of a bundle, by its place in the manifest.
     ///
     /// # Errors
-    /// [`EngineError::Compile`] when the runtime does not take the graph.
-    pub fn compile(&mut self, bundle: &Bundle) -> Result<Box<dyn Engine>, EngineError> {
+    /// [`EngineError::NoNetwork`], or [`EngineError::Compile`] when the runtime does not take the graph.
+    pub fn compile(&mut self, bundle: &Bundle, network: usize) -> Result<Box<dyn Engine>, EngineError> {
+        let one = bundle.manifest.networks.get(network).zip(bundle.graphs.get(network));
+        let (network, graph) = one.ok_or(EngineError::NoNetwork { network })?;
         match self {
-            Self::Cpu(runtime) => Ok(Box::new(runtime.compile(bundle)?)),
-            Self::Replay(recording) => Ok(Box::new(recording.replay(bundle))),
+            Self::Cpu(runtime) => Ok(Box::new(runtime.compile(network, graph)?)),
+            Self::Replay(recording) => Ok(Box::new(recording.replay(network, graph))),
         }
     }
 }
 
 /// One golden picture as a tensor: (value / 255 - mean) / std, pixels interleaved to planar, as preprocess does it.
 ///
-/// `picture`: u8, rows x columns x channels, as long as the manifest's input.
-pub(crate) fn golden_tensor(manifest: &Manifest, picture: &[u8]) -> Vec<f32> {
-    let spec = &manifest.input;
+/// `picture`: u8, rows x columns x channels, as long as the network's input.
+pub(crate) fn golden_tensor(spec: &InputSpec, picture: &[u8]) -> Vec<f32> {
     let channels = spec.channels.count();
     let plane = spec.width_px as usize * spec.height_px as usize;
     let mut tensor = vec![0.0; plane * channels];

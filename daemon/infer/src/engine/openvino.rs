@@ -9,7 +9,8 @@
 //! property reads after the start (never freed), any name with a NUL byte (panic; the manifest has none).
 
 use super::{DeviceError, EngineError, shortened};
-use crate::Bundle;
+use crate::bundle::Graph;
+use crate::bundle::manifest::Network;
 use fovea_core::Sha256;
 use openvino::{Core, DeviceType, ElementType, InferRequest, PropertyKey, RwPropertyKey, Shape, Tensor};
 use std::path::{Path, PathBuf};
@@ -69,19 +70,20 @@ impl Runtime {
         &self.description
     }
 
-    /// Compiles the bundle's graph. Takes seconds for a large one and cannot be cancelled.
-    pub(super) fn compile(&mut self, bundle: &Bundle) -> Result<OpenvinoEngine, EngineError> {
+    /// Compiles a network's graph. Takes seconds for a large one and cannot be cancelled.
+    pub(super) fn compile(&mut self, network: &Network, graph: &Graph) -> Result<OpenvinoEngine, EngineError> {
         let failed = |error: openvino::InferenceError| EngineError::Compile { message: shortened(&error.to_string()) };
-        let weights = filled_u8(&bundle.model_bin).map_err(failed)?;
-        let model = self.core.read_model_from_buffer(&bundle.model_xml, Some(&weights)).map_err(failed)?;
+        let weights = filled_u8(&graph.bin).map_err(failed)?;
+        let model = self.core.read_model_from_buffer(&graph.xml, Some(&weights)).map_err(failed)?;
         let mut compiled = self.core.compile_model(&model, DeviceType::CPU).map_err(failed)?;
         let mut request = compiled.create_infer_request().map_err(failed)?;
-        let spec = &bundle.manifest.input;
+        let spec = &network.input;
         // Sides are at most 4096 (manifest), so nothing is cut here.
         let shape = [1, spec.channels.count() as i64, i64::from(spec.height_px), i64::from(spec.width_px)];
         let input = Tensor::new(ElementType::F32, &Shape::new(&shape).map_err(failed)?).map_err(failed)?;
         request.set_input_tensor(&input).map_err(failed)?;
-        Ok(OpenvinoEngine { request, input, _compiled: compiled })
+        let outputs = network.outputs.iter().map(|output| output.tensor.clone()).collect();
+        Ok(OpenvinoEngine { request, input, outputs, _compiled: compiled })
     }
 }
 
@@ -89,12 +91,14 @@ impl Runtime {
 pub struct OpenvinoEngine {
     request: InferRequest,
     input: Tensor,
+    /// Names of the outputs, in the order of the manifest.
+    outputs: Vec<String>,
     // Below the request, so that it is dropped after it.
     _compiled: openvino::CompiledModel,
 }
 
 impl super::Engine for OpenvinoEngine {
-    fn infer(&mut self, input: &[f32]) -> Result<Vec<f32>, EngineError> {
+    fn infer(&mut self, input: &[f32]) -> Result<Vec<Vec<f32>>, EngineError> {
         let failed = |error: openvino::InferenceError| EngineError::Run { message: shortened(&error.to_string()) };
         let own = self.input.get_data_mut::<f32>().map_err(failed)?;
         if own.len() != input.len() {
@@ -102,12 +106,16 @@ impl super::Engine for OpenvinoEngine {
         }
         own.copy_from_slice(input);
         self.request.infer().map_err(failed)?;
-        let output = self.request.get_output_tensor().map_err(failed)?;
-        let element = output.get_element_type().map_err(failed)?;
-        if element != ElementType::F32 {
-            return Err(EngineError::OutputType { found: format!("{element:?}") });
-        }
-        Ok(output.get_data::<f32>().map_err(failed)?.to_vec())
+        let read = |name: &String| {
+            // Asked for after every run: the plugin may have put the answer elsewhere than before.
+            let output = self.request.get_tensor(name).map_err(failed)?;
+            let element = output.get_element_type().map_err(failed)?;
+            if element != ElementType::F32 {
+                return Err(EngineError::OutputType { tensor: name.clone(), found: format!("{element:?}") });
+            }
+            Ok(output.get_data::<f32>().map_err(failed)?.to_vec())
+        };
+        self.outputs.iter().map(read).collect()
     }
 }
 
