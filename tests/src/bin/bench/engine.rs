@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use fovea_infer::{Bundle, Device, TrustedKey};
 use fovea_tests::{paths, process::Running};
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,9 @@ pub fn run_alone(seconds: u64) -> anyhow::Result<()> {
     let key = TrustedKey::read(&paths::trusted_key()?).context("read the key")?;
     let bundle = Bundle::open(&paths::bundle()?, &[key]).context("open the bundle")?;
     let mut device = Device::open("CPU", &paths::openvino()?).context("open the device")?;
-    let mut engine = device.compile(&bundle).context("compile the model")?;
+    let mut engine = device.compile(&bundle, 0).context("compile the model")?;
     // Neither all zeros nor denormal: the kernels' time does not depend on other values.
-    let length = bundle.manifest.input_len();
+    let length = bundle.manifest.networks[0].input_len();
     let tensor: Vec<f32> = (0..length).map(|index| (index % 255) as f32 / 127.5 - 1.0).collect();
     for _ in 0..5 {
         engine.infer(&tensor)?;
@@ -70,12 +71,19 @@ fn our_rate() -> anyhow::Result<f64> {
     String::from_utf8_lossy(&output.stdout).trim().parse().context("our engine prints a rate")
 }
 
+/// The graph of the bundle's first network: the one that [`run_alone`] times.
+fn first_graph() -> anyhow::Result<PathBuf> {
+    let key = TrustedKey::read(&paths::trusted_key()?).context("read the key")?;
+    let bundle = Bundle::open(&paths::bundle()?, &[key]).context("open the bundle")?;
+    Ok(paths::bundle()?.join(bundle.manifest.networks[0].xml()))
+}
+
 /// One stream, one thread, exact arithmetic: as the box runs its models.
 fn benchmark_app_rate(machine: &Machine) -> anyhow::Result<f64> {
     let program = paths::workspace().join("runtime/bench-venv/bin/benchmark_app");
     ensure!(program.is_file(), "{} is not there: run `scripts/setup-bench.sh`", program.display());
     let mut command = Command::new(program);
-    command.arg("-m").arg(paths::bundle()?.join("model.xml"));
+    command.arg("-m").arg(first_graph()?);
     command.args(["-d", "CPU", "-api", "sync", "-hint", "none", "-nstreams", "1", "-nthreads", "1"]);
     command.args(["-infer_precision", "f32", "-t", &SECONDS.to_string()]).current_dir(&machine.disk);
     let log = machine.disk.join("benchmark_app.log");
