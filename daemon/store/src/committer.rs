@@ -6,8 +6,8 @@
 
 use crate::error::{StoreError, again, port_io};
 use crate::index::Index;
+use crate::journal::Journal;
 use crate::record::{self, EncodeError, Record};
-use crate::segment::Journal;
 use crate::store::Clock;
 use crate::view::Counts;
 use fovea_core::PortError;
@@ -29,8 +29,7 @@ pub(crate) struct Committer {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
-    syncs: AtomicU64,
-    bytes: AtomicU64,
+    end: AtomicU64,
 }
 
 #[derive(Default)]
@@ -53,7 +52,7 @@ impl Committer {
         clock: Arc<Clock>,
     ) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
-        shared.bytes.store(journal.bytes(), Ordering::Relaxed);
+        shared.end.store(journal.end(), Ordering::Relaxed);
         let writer = Writer { shared: shared.clone(), journal, index, numbers: counts, clock, frames: Vec::new() };
         let thread = std::thread::Builder::new().name("fovea-journal".into()).spawn(move || writer.run());
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
@@ -74,14 +73,9 @@ impl Committer {
         answered.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// fdatasync calls on the journal.
-    pub(crate) fn syncs(&self) -> u64 {
-        self.shared.syncs.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of the journal, headers included. After [`Self::stop`] also the place of its end.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
+    /// Place after the journal's last durable record.
+    pub(crate) fn end(&self) -> u64 {
+        self.shared.end.load(Ordering::Relaxed)
     }
 
     /// Finishes what is queued and ends the thread.
@@ -160,12 +154,11 @@ impl Writer {
         if jobs.is_empty() {
             return;
         }
-        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.journal.append(&self.frames) {
+        if let Err(error) = self.journal.append(&self.frames, jobs.len() as u64) {
             log::error!("write the journal: {error}");
             return fail_all(jobs, &port_io("write the journal")(error));
         }
-        self.shared.bytes.store(self.journal.bytes(), Ordering::Relaxed);
+        self.shared.end.store(self.journal.end(), Ordering::Relaxed);
         let records: Vec<(u64, &Record)> = ends.into_iter().zip(jobs.iter().map(|job| &job.record)).collect();
         self.index.apply(&records);
         for Job { record, answer } in jobs {

@@ -25,6 +25,16 @@ pub enum StoreError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A newer daemon wrote here: to read it as an older one would lose what only the newer one understands.
+    #[error("{path} has journal format {found}, this fovead reads up to {newest}: install the newer fovead again")]
+    NewerFormat {
+        /// The journal file.
+        path: PathBuf,
+        /// Its version.
+        found: u8,
+        /// The newest that is understood.
+        newest: u8,
+    },
     /// The index could not be opened even after it was emptied.
     #[error("rebuild the index: {detail}")]
     Index {

@@ -3,12 +3,11 @@
 //! In: a complete temporary file. Out: the same under its name. Promise: when `install` returns, file and name survive
 //! a power cut; callers who need the same folder synced share one fsync.
 
+use crate::disk::Disk;
 use crate::error::{StoreError, port_io};
 use fovea_core::{PortError, TempObject, Uid};
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -48,15 +47,14 @@ impl Layout {
     }
 
     /// Makes every folder, for the daemon's eyes only, and makes their names durable.
-    pub(crate) fn create(&self) -> Result<(), StoreError> {
+    pub(crate) fn create(&self, disk: &Disk) -> Result<(), StoreError> {
         let folders = [&self.journal, &self.objects, &self.outbox, &self.tmp];
         let quarantines = [&self.conflict, &self.orphans, &self.bad_journal];
         for folder in folders.into_iter().chain(quarantines) {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(StoreError::io("create", folder))?;
+            disk.create_folders(folder).map_err(StoreError::io("create", folder))?;
         }
         for folder in [&self.state.join("quarantine"), &self.state] {
-            sync_folder(folder).map_err(StoreError::io("sync", folder))?;
+            disk.sync_folder(folder).map_err(StoreError::io("sync", folder))?;
         }
         Ok(())
     }
@@ -79,14 +77,14 @@ pub(crate) fn file_name(uid: &Uid) -> String {
     format!("{uid}.dcm")
 }
 
-/// Installs files; counts its syncs.
+/// Installs files.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
+    disk: Disk,
     folders: Mutex<HashMap<PathBuf, Turns>>,
     turned: Condvar,
     known: Mutex<HashSet<PathBuf>>,
     temps: AtomicU64,
-    syncs: AtomicU64,
 }
 
 /// Syncs of one folder, counted from 1. A caller needs one that starts after it came.
@@ -101,23 +99,20 @@ struct Turns {
 }
 
 impl Files {
+    pub(crate) fn new(disk: Disk) -> Self {
+        Self { disk, ..Self::default() }
+    }
+
     /// A fresh file in `tmp`.
     pub(crate) fn temp(&self, tmp: &Path) -> io::Result<TempObject> {
         let number = self.temps.fetch_add(1, Ordering::Relaxed);
         let path = tmp.join(format!("{}-{number}.part", std::process::id()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(TempObject::new(file, Some(path)))
-    }
-
-    /// Number of fsync and fdatasync calls on files and folders.
-    pub(crate) fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+        Ok(TempObject::new(self.disk.create_new(&path)?, Some(path)))
     }
 
     /// fdatasync of a temporary file: its bytes and length are durable, its name is not yet.
     pub(crate) fn sync_file(&self, temp: &TempObject) -> Result<(), PortError> {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        temp.file.sync_data().map_err(port_io("sync a file"))
+        self.disk.sync_data(&temp.file).map_err(port_io("sync a file"))
     }
 
     /// Gives a synced temporary file its final name, replacing what is there, and makes the name durable.
@@ -125,14 +120,14 @@ impl Files {
     pub(crate) fn install(&self, temp: &mut TempObject, target: &Path) -> Result<(), PortError> {
         self.rename(temp, target)?;
         let folder = target.parent().unwrap_or(target);
-        self.sync_folder(folder).inspect_err(|_| drop(fs::remove_file(target)))
+        self.sync_folder(folder).inspect_err(|_| drop(self.disk.remove_file(target)))
     }
 
     /// Only the rename, for callers who sync the folder once for many.
     pub(crate) fn rename(&self, temp: &mut TempObject, target: &Path) -> Result<(), PortError> {
         let no_path = || io::Error::new(io::ErrorKind::InvalidInput, "the temporary object has no path");
         let path = temp.path.as_ref().ok_or_else(no_path).map_err(port_io("name a file"))?;
-        fs::rename(path, target).map_err(port_io("name a file"))?;
+        self.disk.rename(path, target).map_err(port_io("name a file"))?;
         temp.path = None; // from here on the file is not the temporary's to remove
         Ok(())
     }
@@ -143,7 +138,7 @@ impl Files {
         if known().contains(folder) {
             return Ok(());
         }
-        match fs::DirBuilder::new().mode(0o700).create(folder) {
+        match self.disk.create_folder(folder) {
             // There already, but whoever made it may not have synced its parent yet: we do.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
             other => other.map_err(port_io("create a study folder"))?,
@@ -184,8 +179,7 @@ impl Files {
             turns.started += 1;
             let mine = turns.started;
             drop(folders);
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-            let synced = sync_folder(folder);
+            let synced = self.disk.sync_folder(folder);
             folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
             let turns = folders.entry(folder.to_owned()).or_default();
             turns.running = false;
@@ -205,11 +199,6 @@ impl Files {
     }
 }
 
-/// fsync of a folder.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +213,7 @@ mod tests {
                 scope.spawn(|| (0..20).for_each(|_| files.sync_folder(dir.path()).unwrap()));
             }
         });
-        assert!(files.syncs() <= callers * 20);
+        assert!(files.disk.calls().folder_syncs <= callers * 20);
         assert!(files.folders.lock().unwrap().is_empty(), "nothing is remembered of a folder nobody waits for");
     }
 
@@ -235,6 +224,6 @@ mod tests {
         let mut temp = files.temp(dir.path()).unwrap();
         assert!(files.install(&mut temp, &dir.path().join("missing/1.dcm")).is_err());
         drop(temp);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -4,7 +4,7 @@ use crate::error::port_io;
 use crate::record::{Conflict, Record};
 use crate::store::{Key, Store};
 use fovea_core::{Acceptance, Accepted, Inbox, NewObject, PortError, TempObject, Uid, UnixMicros};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 
 impl Inbox for Store {
@@ -42,19 +42,19 @@ impl Inbox for Store {
     fn open_object(&self, sop_instance_uid: &Uid) -> Result<File, PortError> {
         let not_held = || PortError::NotHeld { what: format!("object {sop_instance_uid}") };
         let held = self.accepted(sop_instance_uid)?.ok_or_else(not_held)?;
-        open_held(&self.layout.object(&held.header.study_uid, sop_instance_uid))
+        self.open_held(&self.layout.object(&held.header.study_uid, sop_instance_uid))
     }
 }
 
-/// Opens a file that a record names: its absence is damage, any other failure is the disk's and may pass.
-pub(crate) fn open_held(path: &std::path::Path) -> Result<File, PortError> {
-    File::open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => PortError::Damaged { detail: "a recorded file is missing".into() },
-        _ => port_io("open a file")(error),
-    })
-}
-
 impl Store {
+    /// Opens a file that a record names: its absence is damage, any other failure is the disk's and may pass.
+    pub(crate) fn open_held(&self, path: &std::path::Path) -> Result<File, PortError> {
+        self.disk.open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => PortError::Damaged { detail: "a recorded file is missing".into() },
+            _ => port_io("open a file")(error),
+        })
+    }
+
     fn accept_new(&self, mut temp: TempObject, object: NewObject) -> Result<Acceptance, PortError> {
         let target = self.layout.object(&object.header.study_uid, &object.header.sop_instance_uid);
         self.install_object(&mut temp, &object.header.study_uid, &target)?;
@@ -72,7 +72,7 @@ impl Store {
             Ok(_) => Err(port_io("write the journal")(io::Error::other("it answered with another record"))),
             Err(error) => {
                 // Nothing half-done shows. If this fails too, the file is swept when the store opens.
-                let _swept_later = fs::remove_file(target);
+                let _swept_later = self.disk.remove_file(&target);
                 Err(error)
             }
         }
@@ -81,7 +81,7 @@ impl Store {
     /// The same data set again. If the held file has been lost, the newcomer takes its place.
     fn accept_again(&self, mut temp: TempObject, held: Accepted) -> Result<Acceptance, PortError> {
         let target = self.layout.object(&held.header.study_uid, &held.header.sop_instance_uid);
-        if !target.try_exists().map_err(port_io("look for a file"))? {
+        if !self.disk.exists(&target).map_err(port_io("look for a file"))? {
             log::warn!("object {} was missing; its repeat takes its place", held.header.sop_instance_uid);
             self.files.forget_folder(&self.layout.study(&held.header.study_uid));
             self.install_object(&mut temp, &held.header.study_uid, &target)?;

@@ -3,10 +3,11 @@
 //! In: records that are durable in the journal. Out: a [`View`] that holds all of them.
 //! Promise: sled's word is never taken for durability; whatever goes wrong in it ends in a rebuild from the journal.
 
+use crate::disk::Disk;
 use crate::error::{StoreError, is_out_of_space};
+use crate::journal;
 use crate::overlay::{Overlay, Writes};
 use crate::record::Record;
-use crate::segment::{self, HEADER_BYTES};
 use crate::view::{Changes, Meta, SCHEMA, View};
 use fovea_core::{PortError, What};
 use std::fs;
@@ -68,6 +69,7 @@ impl Fault {
 /// Where the index lives and what it is a view of.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
+    pub disk: Disk,
     pub index: PathBuf,
     pub journal: PathBuf,
     pub bad_journal: PathBuf,
@@ -273,8 +275,7 @@ impl Index {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.rebuilds.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
-        let meta =
-            Meta { schema: SCHEMA, journal_id: self.source.journal_id, applied: HEADER_BYTES, ..Meta::default() };
+        let meta = Meta { schema: SCHEMA, journal_id: self.source.journal_id, ..Meta::default() };
         let built = self.discard().and_then(|()| self.open_sled()).and_then(|opened| self.fill(opened, meta, writer));
         writer.failed_at = built.is_err().then(Instant::now);
         if built.is_ok() {
@@ -328,8 +329,13 @@ impl Index {
             let mut meta = meta;
             let mut changes = Some(Changes::new(view, meta));
             let mut fault = None;
-            let walk =
-                segment::replay(&source.journal, &source.bad_journal, meta.applied, durable, &mut |end, record| {
+            let walk = journal::replay(
+                &source.disk,
+                &source.journal,
+                &source.bad_journal,
+                meta.applied,
+                durable,
+                &mut |end, record| {
                     let step = changes.take().map(|mut filling| -> Result<_, Fault> {
                         filling.apply(end, &record)?;
                         if filling.len() < BATCH_KEYS {
@@ -344,12 +350,14 @@ impl Index {
                         Some(Err(error)) => fault = Some(error),
                         None => (), // an earlier record failed: the rest is walked over
                     }
-                });
+                },
+            );
             let walk = walk.map_err(|error| Fault::Sled(sled::Error::Io(error)))?;
             if let Some(fault) = fault {
                 return Err(fault);
             }
-            if let Some(rest) = changes {
+            if let Some(mut rest) = changes {
+                rest.reach(walk.end);
                 let (writes, reached) = rest.finish()?;
                 give(view, writes)?;
                 meta = reached;
@@ -371,15 +379,16 @@ fn give(view: View<'_>, writes: Writes) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::Journal;
+    use crate::journal::Journal;
 
     #[test]
     fn an_index_that_cannot_be_rebuilt_yet_is_no_final_answer_and_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let (journal_dir, away) = (dir.path().join("journal"), dir.path().join("away"));
         fs::create_dir(&journal_dir).unwrap();
-        let (journal, _) = Journal::open(&journal_dir, &dir.path().join("q"), 1 << 20).unwrap();
+        let (journal, _) = Journal::open(&Disk::default(), &journal_dir, &dir.path().join("q"), 1 << 20).unwrap();
         let source = Source {
+            disk: Disk::default(),
             index: dir.path().join("index"),
             journal: journal_dir.clone(),
             bad_journal: dir.path().join("q"),

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! <state>/lock         one daemon at a time
-//! <state>/journal/     truth: what was accepted, found, dispatched, delivered, in order     (record, segment, committer)
+//! <state>/journal/     truth: what was accepted, found, dispatched, delivered, in order     (record, segment, journal, committer)
 //! <state>/objects/     truth: <study>/<sop>.dcm, as received                                (files)
 //! <state>/outbox/      truth: <sop>.dcm, what shall leave the box
 //! <state>/quarantine/  what a person must look at: conflict/, orphans/, journal/
@@ -27,10 +27,12 @@
 
 mod committer;
 mod config;
+mod disk;
 mod error;
 mod files;
 mod inbox;
 mod index;
+mod journal;
 mod ledger;
 mod memory;
 mod outbox;
@@ -43,7 +45,16 @@ mod space;
 mod store;
 mod view;
 
+#[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
+mod sim;
+// The tests' makers of objects are shared with the integration tests, which know this crate by its name.
+#[cfg(test)]
+extern crate self as fovea_store;
+
 pub use config::{Config, ConfigError, RawConfig};
+pub use disk::Calls;
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use store::{Clock, Status, Store, Waiting};

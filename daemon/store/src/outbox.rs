@@ -2,13 +2,12 @@
 //! destination has answered is never asked of it again.
 
 use crate::error::port_io;
-use crate::inbox::open_held;
 use crate::record::{Dispatched, Record};
 use crate::store::{Key, Store};
 use crate::view::Way;
 use fovea_core::{Inbox, NewParcel, Outbox, Parcel, ParcelState, PortError, Quarantined, Uid, UnixMicros, What};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 
 /// Longest name of a destination, bytes: it is part of index keys.
@@ -47,7 +46,7 @@ impl Outbox for Store {
         let done = self.install_and_record(source, parcels, quarantined, now, &mut installed);
         if done.is_err() {
             // Nothing half-done shows; what cannot be removed now is swept when the store opens.
-            installed.iter().for_each(|path| drop(fs::remove_file(path)));
+            installed.iter().for_each(|path| drop(self.disk.remove_file(path)));
         }
         done
     }
@@ -70,7 +69,7 @@ impl Outbox for Store {
     }
 
     fn open_parcel(&self, seq: u64) -> Result<File, PortError> {
-        open_held(&self.layout.parcel(&self.way(seq)?.parcel.sop_instance_uid))
+        self.open_held(&self.layout.parcel(&self.way(seq)?.parcel.sop_instance_uid))
     }
 
     fn delivered(&self, seq: u64, destination: &str, at: UnixMicros) -> Result<(), PortError> {

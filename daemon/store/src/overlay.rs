@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_reader_never_misses_or_goes_behind_a_key_while_it_settles() {
         let (tree, overlay) = (tree(), Overlay::default());
-        let (told, done) = (AtomicU8::new(0), AtomicBool::new(false));
+        let (told, begun, done) = (AtomicU8::new(0), AtomicBool::new(false), AtomicBool::new(false));
         overlay.take(Writes::from([(vec![1], Some(IVec::from(&[0])))]));
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -181,9 +181,14 @@ mod tests {
                     let all: Vec<_> = all.map(|entry| entry.unwrap().1[0]).collect();
                     assert!(one >= least && all.len() == 1 && all[0] >= one, "told {least}, read {one} and {all:?}");
                     reads += 1;
+                    begun.store(true, Ordering::Release);
                 }
                 reads
             });
+            // On a busy machine the writer would be done before the reader is there.
+            while !begun.load(Ordering::Acquire) && !reader.is_finished() {
+                std::thread::yield_now();
+            }
             for value in 1..=250 {
                 overlay.take(Writes::from([(vec![1], Some(IVec::from(&[value])))]));
                 told.store(value, Ordering::Release);

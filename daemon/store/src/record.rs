@@ -1,6 +1,6 @@
 //! One record of the journal, and how it lies on disk.
 //!
-//! In: what happened. Out: `"FvR" version | length u32 | crc32 u32 | JSON`, numbers little endian.
+//! In: what happened. Out: `"FvR" version u8 | length u32 | crc32 u32 | JSON`, numbers little endian.
 //! Promise: a record that decodes is whole and stands where it was written: the checksum covers its place in the
 //! journal, so old bytes that turn up elsewhere are not taken for a record.
 
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Mark, length and checksum.
 pub(crate) const FRAME_BYTES: usize = 12;
-/// `FvR` and the version of the layout.
-pub(crate) const MARK: [u8; 4] = *b"FvR\x01";
+/// `FvR` and the version of what follows. Version 1 has the same layout and fewer kinds of records, so it is read as it is.
+pub(crate) const MARK: [u8; 4] = *b"FvR\x02";
 
 /// What happened. Replaying these in order gives the whole state.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -84,7 +84,8 @@ pub(crate) fn encode(record: &Record, position: u64, out: &mut Vec<u8>) -> Resul
 pub(crate) fn frame(head: &[u8; FRAME_BYTES]) -> Option<(usize, u32)> {
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let length = word(4) as usize;
-    (head[..4] == MARK && length <= RECORD_BYTES_MAX).then(|| (length, word(8)))
+    (head[..3] == MARK[..3] && (1..=MARK[3]).contains(&head[3]) && length <= RECORD_BYTES_MAX)
+        .then(|| (length, word(8)))
 }
 
 /// CRC-32 over the place and the JSON.

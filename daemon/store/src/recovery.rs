@@ -7,12 +7,13 @@
 //! Whether a file has a record is the journal's word: an index that was not made from all of it at this start may be
 //! short of a key, so before anything is removed it is made anew and asked again.
 
+use crate::disk::Disk;
 use crate::error::StoreError;
-use crate::files::{Layout, sync_folder};
+use crate::files::Layout;
 use crate::index::{Index, Opening};
 use fovea_core::Uid;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// Held while the store is open; the kernel releases it when the process ends, however it ends.
@@ -32,7 +33,7 @@ impl Lock {
         let mut before = String::new();
         let locked = file.try_lock();
         // Bounded: a lock file is two short words.
-        io::Read::by_ref(&mut file).take(256).read_to_string(&mut before).map_err(failed("read"))?;
+        Read::by_ref(&mut file).take(256).read_to_string(&mut before).map_err(failed("read"))?;
         match locked {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
@@ -51,50 +52,51 @@ impl Lock {
 }
 
 /// Reads and removes the mark of a clean stop: the place where the journal then ended.
-pub(crate) fn take_clean_mark(layout: &Layout) -> Result<Option<u64>, StoreError> {
+pub(crate) fn take_clean_mark(disk: &Disk, layout: &Layout) -> Result<Option<u64>, StoreError> {
     let path = layout.journal.join("clean");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
-    fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+    let Ok(text) = disk.read_text(&path) else { return Ok(None) };
+    disk.remove_file(&path).map_err(StoreError::io("remove", &path))?;
     // Durable before anything new is: a mark that came back after a power cut would hide left-overs.
-    sync_folder(&layout.journal).map_err(StoreError::io("sync", &layout.journal))?;
+    disk.sync_folder(&layout.journal).map_err(StoreError::io("sync", &layout.journal))?;
     Ok(text.trim().parse().ok())
 }
 
 /// Leaves the mark, which spares the next start the search for left-overs and nothing else: it is not synced, and what
 /// sled wrote before it need not be on the disk. Without it that start is a little slower, so failures are not told.
-pub(crate) fn leave_clean_mark(layout: &Layout, journal_end: u64) {
-    let _slower_next_time = fs::write(layout.journal.join("clean"), format!("{journal_end}\n"));
+pub(crate) fn leave_clean_mark(disk: &Disk, layout: &Layout, journal_end: u64) {
+    let _slower_next_time = disk.write_file(&layout.journal.join("clean"), format!("{journal_end}\n").as_bytes());
 }
 
 /// Removes temporary files always, and files without a record unless the last stop was clean.
 /// `sound`: the journal's last segment has all its records; with those before it sound as well, a file without one was
 /// never acknowledged.
 pub(crate) fn sweep(
+    disk: &Disk,
     layout: &Layout,
     index: &Index,
     opening: Opening,
     clean: bool,
     sound: bool,
 ) -> Result<(), StoreError> {
-    each_file(&layout.tmp, &mut |path| fs::remove_file(path).map_err(StoreError::io("remove", path)))?;
+    each_file(disk, &layout.tmp, &mut |path| disk.remove_file(path).map_err(StoreError::io("remove", path)))?;
     if clean {
         return Ok(());
     }
-    let mut found = orphans(layout, index)?;
+    let mut found = orphans(disk, layout, index)?;
     let mut damaged = opening.damaged;
     if !found.is_empty() && !opening.rebuilt {
         let suspected = found.len();
         damaged = index.read_journal_again()?;
-        found = orphans(layout, index)?;
+        found = orphans(disk, layout, index)?;
         if found.len() < suspected {
             log::error!("the index did not know {} files that the journal names", suspected - found.len());
         }
     }
     let sound = sound && !damaged;
-    found.iter().try_for_each(|path| put_away(layout, path, sound))?;
-    for study in studies(layout)? {
+    found.iter().try_for_each(|path| put_away(disk, layout, path, sound))?;
+    for study in studies(disk, layout)? {
         // Only an empty folder goes.
-        let _not_empty = fs::remove_dir(&study);
+        let _not_empty = disk.remove_folder(&study);
     }
     if !found.is_empty() && sound {
         log::info!("removed {} files of which nobody had been told", found.len());
@@ -106,11 +108,11 @@ pub(crate) fn sweep(
 }
 
 /// Files of which the index knows no record.
-fn orphans(layout: &Layout, index: &Index) -> Result<Vec<PathBuf>, StoreError> {
+fn orphans(disk: &Disk, layout: &Layout, index: &Index) -> Result<Vec<PathBuf>, StoreError> {
     let mut orphans = Vec::new();
     let asked = |error: fovea_core::PortError| StoreError::Index { detail: error.to_string() };
-    for study in studies(layout)? {
-        each_file(&study, &mut |path| {
+    for study in studies(disk, layout)? {
+        each_file(disk, &study, &mut |path| {
             let held = uid_of(path).map(|uid| index.ask(|view| view.accepted(&uid))).transpose().map_err(asked)?;
             let known = held.flatten().is_some_and(|held| layout.study(&held.header.study_uid) == study);
             if !known {
@@ -119,7 +121,7 @@ fn orphans(layout: &Layout, index: &Index) -> Result<Vec<PathBuf>, StoreError> {
             Ok(())
         })?;
     }
-    each_file(&layout.outbox, &mut |path| {
+    each_file(disk, &layout.outbox, &mut |path| {
         let seq = uid_of(path).map(|uid| index.ask(|view| view.parcel_named(&uid))).transpose().map_err(asked)?;
         if seq.flatten().is_none() {
             orphans.push(path.to_owned());
@@ -130,24 +132,23 @@ fn orphans(layout: &Layout, index: &Index) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 /// The folders of the studies.
-fn studies(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
-    let failed = || StoreError::io("list", &layout.objects);
-    let entries = fs::read_dir(&layout.objects).map_err(failed())?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>();
-    Ok(paths.map_err(failed())?.into_iter().filter(|path| path.is_dir()).collect())
+fn studies(disk: &Disk, layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = disk.list(&layout.objects).map_err(StoreError::io("list", &layout.objects))?;
+    Ok(entries.into_iter().filter(|(_, is_folder)| *is_folder).map(|(path, _)| path).collect())
 }
 
-fn put_away(layout: &Layout, path: &Path, sound: bool) -> Result<(), StoreError> {
-    let done = if sound { fs::remove_file(path) } else { fs::rename(path, free_name(&layout.orphans, path)) };
+fn put_away(disk: &Disk, layout: &Layout, path: &Path, sound: bool) -> Result<(), StoreError> {
+    let free = || free_name(disk, &layout.orphans, path);
+    let done = if sound { disk.remove_file(path) } else { disk.rename(path, &free()) };
     done.map_err(StoreError::io("put away", path))
 }
 
 /// A name in `folder` for the file at `path` that replaces none: what lies there waits for a person.
-fn free_name(folder: &Path, path: &Path) -> PathBuf {
+pub(crate) fn free_name(disk: &Disk, folder: &Path, path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let numbered = (1..).map(|number| folder.join(format!("{number}-{name}")));
     let mut names = std::iter::once(folder.join(name.as_ref())).chain(numbered);
-    names.find(|candidate| !candidate.exists()).unwrap_or_else(|| folder.join(name.as_ref()))
+    names.find(|candidate| !matches!(disk.exists(candidate), Ok(true))).unwrap_or_else(|| folder.join(name.as_ref()))
 }
 
 fn uid_of(path: &Path) -> Option<Uid> {
@@ -155,14 +156,13 @@ fn uid_of(path: &Path) -> Option<Uid> {
     Uid::new(stem.to_str()?).ok()
 }
 
-fn each_file(folder: &Path, visit: &mut dyn FnMut(&Path) -> Result<(), StoreError>) -> Result<(), StoreError> {
-    for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
-        let path = entry.map_err(StoreError::io("list", folder))?.path();
-        if path.is_file() {
-            visit(&path)?;
-        }
-    }
-    Ok(())
+fn each_file(
+    disk: &Disk,
+    folder: &Path,
+    visit: &mut dyn FnMut(&Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let entries = disk.list(folder).map_err(StoreError::io("list", folder))?;
+    entries.iter().filter(|(_, is_folder)| !is_folder).try_for_each(|(path, _)| visit(path))
 }
 
 #[cfg(test)]
@@ -174,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let from = Path::new("objects/1.2/1.2.3.dcm");
         for expected in ["1.2.3.dcm", "1-1.2.3.dcm", "2-1.2.3.dcm"] {
-            let name = free_name(folder.path(), from);
+            let name = free_name(&Disk::default(), folder.path(), from);
             assert_eq!(name, folder.path().join(expected));
             fs::write(name, b"an orphan").unwrap();
         }

@@ -1,5 +1,6 @@
 //! How full the disk is, asked at most five times a second.
 
+use crate::disk::Disk;
 use fovea_core::PortError;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -12,14 +13,15 @@ const ANSWER_LIVES: Duration = Duration::from_millis(200);
 /// The high watermark of one file system.
 #[derive(Debug)]
 pub(crate) struct Space {
+    disk: Disk,
     dir: PathBuf,
     limit_percent: u8,
     last: Mutex<Option<(Instant, f64)>>,
 }
 
 impl Space {
-    pub(crate) fn new(dir: PathBuf, limit_percent: u8) -> Self {
-        Self { dir, limit_percent, last: Mutex::new(None) }
+    pub(crate) fn new(disk: Disk, dir: PathBuf, limit_percent: u8) -> Self {
+        Self { disk, dir, limit_percent, last: Mutex::new(None) }
     }
 
     /// Share of the file system in use, percent, as `df` counts it (what only root may use is not free).
@@ -30,11 +32,8 @@ impl Space {
         {
             return Ok(percent);
         }
-        let stat = nix::sys::statvfs::statvfs(&self.dir)
-            .map_err(|errno| crate::error::port_io("ask how full the disk is")(errno.into()))?;
-        let used = stat.blocks().saturating_sub(stat.blocks_free()) as f64;
-        let total = used + stat.blocks_available() as f64;
-        let percent = if total > 0.0 { 100.0 * used / total } else { 0.0 };
+        let room = self.disk.room(&self.dir).map_err(crate::error::port_io("ask how full the disk is"))?;
+        let percent = room.used_percent();
         *last = Some((Instant::now(), percent));
         Ok(percent)
     }

@@ -5,17 +5,16 @@
 
 use crate::committer::Committer;
 use crate::config::Config;
+use crate::disk::{Calls, Disk};
 use crate::error::{StoreError, port_io};
-use crate::files::{Files, Layout, sync_folder};
+use crate::files::{Files, Layout};
 use crate::index::{Index, Source};
+use crate::journal::Journal;
 use crate::recovery::{self, Lock};
 use crate::reserve::Reservations;
-use crate::segment::Journal;
 use crate::space::Space;
 use fovea_core::{PortError, TempObject, Uid, UnixMicros};
 use serde::Serialize;
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -35,13 +34,15 @@ pub(crate) enum Key {
 
 /// The three ports on disk.
 pub struct Store {
+    pub(crate) disk: Disk,
     pub(crate) layout: Layout,
     pub(crate) files: Files,
     pub(crate) space: Space,
     pub(crate) index: Arc<Index>,
     pub(crate) committer: Committer,
     pub(crate) reserved: Reservations<Key>,
-    _lock: Lock,
+    /// None on a disk that exists only in a test.
+    _lock: Option<Lock>,
 }
 
 /// How the store stands, for people and for central IT. Counts of things, bytes and percents; no names.
@@ -98,29 +99,42 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_with_clock(config: &Config, clock: Clock) -> Result<Arc<Self>, StoreError> {
-        let layout = Layout::new(&config.state_dir);
-        create_state(&layout.state)?;
+        let (disk, layout) = (Disk::default(), Layout::new(&config.state_dir));
+        create_state(&disk, &layout.state)?;
         let lock = Lock::take(&layout.state)?;
-        layout.create()?;
-        let (journal, found) = Journal::open(&layout.journal, &layout.bad_journal, config.segment_bytes_max)?;
-        let clean = recovery::take_clean_mark(&layout)? == Some(journal.end());
+        Self::open_on(disk, layout, config, clock, Some(lock))
+    }
+
+    /// The same on any disk. Without a lock nobody else can have been here in this life of the machine.
+    pub(crate) fn open_on(
+        disk: Disk,
+        layout: Layout,
+        config: &Config,
+        clock: Clock,
+        lock: Option<Lock>,
+    ) -> Result<Arc<Self>, StoreError> {
+        layout.create(&disk)?;
+        let (journal, found) = Journal::open(&disk, &layout.journal, &layout.bad_journal, config.segment_bytes_max)?;
+        let clean = recovery::take_clean_mark(&disk, &layout)? == Some(journal.end());
         let source = Source {
+            disk: disk.clone(),
             index: layout.index.clone(),
             journal: layout.journal.clone(),
             bad_journal: layout.bad_journal.clone(),
             journal_id: journal.id(),
         };
         // Not on the clean mark's word: sled's last write may never have reached the disk before the power went.
-        let (index, opening) = Index::open(source, journal.end(), lock.same_boot)?;
+        let (index, opening) = Index::open(source, journal.end(), lock.as_ref().is_some_and(|lock| lock.same_boot))?;
         let sound = found.gaps.is_empty() && found.torn_bytes == 0 && !found.created;
-        recovery::sweep(&layout, &index, opening, clean, sound)?;
+        recovery::sweep(&disk, &layout, &index, opening, clean, sound)?;
         let index = Arc::new(index);
         let counts = index.meta().map_err(|error| StoreError::Index { detail: error.to_string() })?.counts;
         let committer = Committer::start(journal, index.clone(), counts, Arc::new(clock))?;
-        let space = Space::new(layout.state.clone(), config.high_watermark_percent);
+        let space = Space::new(disk.clone(), layout.state.clone(), config.high_watermark_percent);
         Ok(Arc::new(Self {
+            files: Files::new(disk.clone()),
+            disk,
             layout,
-            files: Files::default(),
             space,
             index,
             committer,
@@ -146,11 +160,17 @@ impl Store {
             waiting: queues.into_iter().map(|(destination, parcels)| Waiting { destination, parcels }).collect(),
             conflicts: counts.conflicts,
             held_back: counts.held_back,
-            journal_bytes: self.committer.bytes(),
+            journal_bytes: self.committer.end(),
             disk_used_percent: self.space.used_percent()?,
-            syncs: self.files.syncs() + self.committer.syncs(),
+            syncs: self.disk.calls().syncs(),
             index_rebuilds: self.index.rebuilds(),
         })
+    }
+
+    /// How often the store asked the file system for each kind of work since it was opened.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        self.disk.calls()
     }
 
     /// A temporary file for a result of what is already held (a report, a copy). Unlike `open_temp` it goes past
@@ -165,21 +185,21 @@ impl Store {
 
 /// The state folder itself, for the daemon's eyes only: what lies in it names patients. One that is there already is
 /// taken as it is. Its name is made durable where it is new, else the first power cut could take all of it.
-fn create_state(state: &Path) -> Result<(), StoreError> {
+fn create_state(disk: &Disk, state: &Path) -> Result<(), StoreError> {
     if state.is_dir() {
         return Ok(());
     }
     let parent = state.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
-    fs::DirBuilder::new().mode(0o700).create(state).map_err(StoreError::io("create", state))?;
-    sync_folder(parent).map_err(StoreError::io("sync", parent))
+    std::fs::create_dir_all(parent).map_err(StoreError::io("create", parent))?;
+    disk.create_folder(state).map_err(StoreError::io("create", state))?;
+    disk.sync_folder(parent).map_err(StoreError::io("sync", parent))
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
         self.committer.stop();
         self.index.settle(true);
-        recovery::leave_clean_mark(&self.layout, self.committer.bytes());
+        recovery::leave_clean_mark(&self.disk, &self.layout, self.committer.end());
     }
 }
 

@@ -327,6 +327,11 @@ impl<'a> Changes<'a> {
         self.writes.len()
     }
 
+    /// All records before place `end` are applied, also those of which a rewritten file has only the sum.
+    pub(crate) fn reach(&mut self, end: u64) {
+        self.meta.applied = self.meta.applied.max(end);
+    }
+
     /// The keys, and what the index knows of itself once it has them.
     pub(crate) fn finish(mut self) -> Result<(Writes, Meta), Fault> {
         let meta = write(&self.meta)?;

@@ -1,5 +1,7 @@
 use super::*;
+use crate::record;
 use fovea_core::UnixMicros;
+use std::fs;
 
 fn delivered(seq: u64) -> Record {
     Record::Delivered { seq, destination: "vna".repeat(seq as usize % 5 + 1), at: UnixMicros(5) }
@@ -8,15 +10,16 @@ fn delivered(seq: u64) -> Record {
 fn append(journal: &mut Journal, seqs: Range<u64>) {
     let mut frames = Vec::new();
     let start = journal.begin().unwrap();
-    for seq in seqs {
+    for seq in seqs.clone() {
         record::encode(&delivered(seq), start + frames.len() as u64, &mut frames).unwrap();
     }
-    journal.append(&frames).unwrap();
+    let records = seqs.end - seqs.start;
+    journal.append(&frames, records).unwrap();
 }
 
 fn seqs(dir: &Path, from: u64) -> (Vec<u64>, Walk) {
     let mut seqs = Vec::new();
-    let walk = replay(dir, &dir.join("q"), from, u64::MAX, &mut |_, record| match record {
+    let walk = replay(&Disk::default(), dir, &dir.join("q"), from, u64::MAX, &mut |_, record| match record {
         Record::Delivered { seq, .. } => seqs.push(seq),
         other => panic!("{other:?}"),
     })
@@ -25,7 +28,7 @@ fn seqs(dir: &Path, from: u64) -> (Vec<u64>, Walk) {
 }
 
 fn open(dir: &Path, max: u64) -> (Journal, Found) {
-    Journal::open(dir, &dir.join("q"), max).unwrap()
+    Journal::open(&Disk::default(), dir, &dir.join("q"), max).unwrap()
 }
 
 #[test]
@@ -120,7 +123,7 @@ fn segments_rotate_and_replay_from_any_record_border() {
     }
     let id = journal.id();
     drop(journal);
-    assert!(list(dir.path()).unwrap().len() > 5);
+    assert!(list(&Disk::default(), dir.path()).unwrap().len() > 5);
     for (seq, from) in borders.iter().enumerate() {
         assert_eq!(seqs(dir.path(), *from).0, (seq as u64..40).collect::<Vec<_>>());
     }
@@ -136,7 +139,7 @@ fn a_segment_that_was_being_created_when_the_power_went_is_begun_again() {
         append(&mut journal, 0..4);
         let (id, end) = (journal.id(), journal.end());
         drop(journal);
-        create(dir.path(), id, end).unwrap();
+        create(&Disk::default(), dir.path(), id, end).unwrap();
         let path = dir.path().join(format!("{end:020}.jnl"));
         let header = fs::read(&path).unwrap();
         fs::write(&path, &header[..length]).unwrap();
@@ -155,7 +158,7 @@ fn a_missing_segment_is_reported_and_the_others_are_served() {
         append(&mut journal, seq..seq + 1);
     }
     drop(journal);
-    let lost = list(dir.path()).unwrap().into_iter().nth(2).unwrap();
+    let lost = list(&Disk::default(), dir.path()).unwrap().into_iter().nth(2).unwrap();
     fs::remove_file(&lost.path).unwrap();
     let (left, walk) = seqs(dir.path(), 0);
     assert_eq!((left.len(), walk.gaps.len()), (2, 1), "{:?}", walk.gaps);
@@ -184,7 +187,7 @@ fn inv_01_a_disk_without_room_for_zeros_keeps_every_record_that_was_acknowledged
         let seq = acknowledged.len() as u64;
         let mut frames = Vec::new();
         record::encode(&delivered(seq), journal.begin().unwrap(), &mut frames).unwrap();
-        match journal.append(&frames) {
+        match journal.append(&frames, 1) {
             Ok(()) => acknowledged.push(seq),
             Err(error) => break error,
         }
@@ -199,4 +202,88 @@ fn inv_01_a_disk_without_room_for_zeros_keeps_every_record_that_was_acknowledged
     assert_eq!((killed.0, killed.1.gaps), (acknowledged.clone(), vec![]), "while it is open");
     assert_eq!((left.0, left.1.gaps), (acknowledged, vec![]), "opened again");
     assert_eq!((closed.torn_bytes, closed.gaps), (0, vec![]));
+}
+
+/// A segment as version 1 wrote it: 32 bytes of header, the same frames under mark 1, no seal.
+fn write_version_1(dir: &Path, id: u64, seqs: Range<u64>) -> u64 {
+    let mut file = b"FVJOURN1".to_vec();
+    file.extend(id.to_le_bytes());
+    file.extend(0u64.to_le_bytes());
+    file.extend(crc32fast::hash(&file).to_le_bytes());
+    file.extend([0; 4]);
+    for seq in seqs {
+        let start = file.len();
+        record::encode(&delivered(seq), start as u64, &mut file).unwrap();
+        file[start + 3] = 1;
+    }
+    fs::write(dir.join(format!("{:020}.jnl", 0)), &file).unwrap();
+    file.len() as u64
+}
+
+#[test]
+fn a_journal_of_version_1_is_read_as_it_is_and_continued_in_a_file_of_this_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let end = write_version_1(dir.path(), 4711, 0..3);
+    let before = fs::read(dir.path().join(format!("{:020}.jnl", 0))).unwrap();
+    let (mut journal, found) = open(dir.path(), 1 << 20);
+    assert_eq!((journal.id(), journal.end(), found.torn_bytes, found.gaps.len()), (4711, end, 0, 0));
+    append(&mut journal, 3..5);
+    drop(journal);
+    assert_eq!(seqs(dir.path(), 0).0, [0, 1, 2, 3, 4]);
+    let segments = list(&Disk::default(), dir.path()).unwrap();
+    let versions: Vec<_> = segments.iter().map(|segment| segment.version).collect();
+    assert_eq!(versions, [Some(1), Some(VERSION)]);
+    assert_eq!(fs::read(&segments[0].path).unwrap(), before, "what an older version wrote is not touched");
+    assert_eq!((segments[1].id, segments[1].base), (Some(4711), end));
+}
+
+#[test]
+fn a_journal_of_a_newer_version_is_refused_by_name_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(dir.path(), 1 << 20);
+    append(&mut journal, 0..3);
+    drop(journal);
+    let path = dir.path().join(format!("{:020}.jnl", 0));
+    let mut file = fs::read(&path).unwrap();
+    file[7] = b'0' + VERSION + 1;
+    let checksum = crc32fast::hash(&file[..32]);
+    file[32..36].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(&path, &file).unwrap();
+    let Err(refused) = Journal::open(&Disk::default(), dir.path(), &dir.path().join("q"), 1 << 20) else {
+        panic!("a newer journal was opened")
+    };
+    assert!(refused.to_string().contains("has journal format 3, this fovead reads up to 2"), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), file);
+}
+
+#[test]
+fn a_full_segment_is_sealed_its_seal_tells_any_flipped_byte_and_is_never_added_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(dir.path(), 200);
+    append(&mut journal, 0..4);
+    let full = journal.end();
+    append(&mut journal, 4..5);
+    drop(journal);
+    let segments = list(&Disk::default(), dir.path()).unwrap();
+    let first = &segments[0];
+    assert_eq!((segments.len(), segments[1].base), (2, full + segment::SEAL_BYTES));
+    let disk = Disk::default();
+    assert_eq!(first.sealed_well(&disk).unwrap(), Some(true));
+    assert_eq!(segments[1].sealed_well(&disk).unwrap(), None, "the last one is open");
+    let whole = fs::read(&first.path).unwrap();
+    for at in 0..whole.len() {
+        let mut bad = whole.clone();
+        bad[at] ^= 4;
+        fs::write(&first.path, &bad).unwrap();
+        assert_ne!(first.sealed_well(&disk).unwrap(), Some(true), "at={at}");
+    }
+    // Only the sealed one is left, as after a cut right behind the seal: the journal goes on after it.
+    fs::write(&first.path, &whole).unwrap();
+    fs::remove_file(&segments[1].path).unwrap();
+    let (mut journal, found) = open(dir.path(), 1 << 20);
+    assert_eq!((journal.end(), found.torn_bytes), (full + segment::SEAL_BYTES, 0));
+    append(&mut journal, 9..10);
+    drop(journal);
+    assert_eq!(seqs(dir.path(), 0).0, [0, 1, 2, 3, 9]);
+    assert_eq!(fs::read(&first.path).unwrap(), whole);
 }
