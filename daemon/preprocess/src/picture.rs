@@ -5,7 +5,7 @@
 use crate::disc::{self, Disc};
 use crate::pixels::EightBit;
 use crate::{Prepared, PreprocessError, check_spec, planes, quality};
-use fovea_core::{Frame, FrameGeometry, InputSpec, PixelBox, Roi, RoiMethod};
+use fovea_core::{Frame, FrameGeometry, InputSpec, PixelBox, Pixels, Roi, RoiMethod};
 use fovea_kernels::Isa;
 use fovea_kernels::area::{AreaError, Image, SIDE_PX_MAX, Window, resize_f32_planar, resize_u8};
 use std::borrow::Cow;
@@ -91,6 +91,40 @@ impl<'a> Picture<'a> {
         check_spec(spec)?;
         let image = self.image()?;
         self.write(&image, square, spec, out)
+    }
+
+    /// The frame in another size, as a frame of 8 bits: each pixel the mean of what it covers, rounded to a whole level.
+    /// Where a side is shorter than `least_px` asks, the picture goes on mirrored at its last pixel (d c b a | b c d),
+    /// to the right and below.
+    ///
+    /// # Errors
+    /// [`PreprocessError::Resize`] for sides that the kernels do not take.
+    pub fn resized(&self, size_px: (u32, u32), least_px: (u32, u32)) -> Result<Frame, PreprocessError> {
+        let image = self.image()?;
+        let channels = image.channels();
+        let too_large = |source| self.too_large(source);
+        let (width, height) = size_px;
+        let sides = 1..=SIDE_PX_MAX;
+        if let Some(side_px) = [width, height].into_iter().find(|side| !sides.contains(side)) {
+            return Err(too_large(AreaError::Side { side_px }));
+        }
+        let mut samples = vec![0; width as usize * height as usize * channels];
+        let whole = Window { x_px: 0, y_px: 0, width_px: self.width_px, height_px: self.height_px };
+        if size_px == (self.width_px, self.height_px) {
+            samples.copy_from_slice(&self.pixels.samples);
+        } else {
+            resize_u8(Isa::best(), &image, whole, width, height, &mut samples).map_err(too_large)?;
+        }
+        let (full_width, full_height) = (width.max(least_px.0), height.max(least_px.1));
+        if (full_width, full_height) != size_px {
+            let mirrored = |y: u32| {
+                let row = &samples[mirror(y, height) * width as usize * channels..];
+                (0..full_width).flat_map(move |x| &row[mirror(x, width) * channels..][..channels])
+            };
+            samples = (0..full_height).flat_map(mirrored).copied().collect();
+        }
+        let pixels = if channels == 3 { Pixels::Rgb8(samples) } else { Pixels::Gray8(samples) };
+        Frame::new(full_width, full_height, pixels).map_err(|_| too_large(AreaError::Side { side_px: full_width }))
     }
 
     /// The share of the frame that is stained tissue, 0 to 1: neither glass, which is nearly gray, nor black. A gray frame
@@ -188,6 +222,13 @@ impl EightBit<'_> {
         };
         ((part.y..bottom).flat_map(row).copied().collect(), part)
     }
+}
+
+/// The pixel that is seen at `at` of a row of `length` pixels that goes on mirrored at both ends.
+fn mirror(at: u32, length: u32) -> usize {
+    let (at, last) = (u64::from(at), u64::from(length - 1));
+    let place = if last == 0 { 0 } else { at % (2 * last) };
+    place.min(2 * last - place) as usize
 }
 
 /// A region as the kernels name it.

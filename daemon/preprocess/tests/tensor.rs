@@ -150,6 +150,28 @@ fn a_window_is_cut_where_it_is_asked_for_at_the_scale_that_follows() {
 }
 
 #[test]
+fn a_frame_is_resized_by_means_and_goes_on_mirrored_where_it_is_too_short() {
+    let levels = |frame: &Frame| match frame.pixels() {
+        Pixels::Gray8(samples) => samples.clone(),
+        other => panic!("{other:?}"),
+    };
+    let frame = counted(4, 2);
+    let picture = Picture::of(&frame);
+    assert_eq!(picture.resized((4, 2), (1, 1)).unwrap(), frame);
+    assert_eq!(levels(&picture.resized((2, 1), (0, 0)).unwrap()), [9, 11], "8.5 and 10.5, rounded");
+    let wide = picture.resized((4, 2), (9, 4)).unwrap();
+    assert_eq!((wide.width_px(), wide.height_px()), (9, 4));
+    assert_eq!(levels(&wide)[..9], [0, 1, 2, 3, 2, 1, 0, 1, 2]);
+    assert_eq!(levels(&wide).chunks_exact(9).map(|row| row[0]).collect::<Vec<_>>(), [0, 16, 0, 16]);
+    let deep = Frame::new(1, 1, Pixels::Rgb16 { samples: vec![0, 2048, 4095], bits: 12 }).unwrap();
+    let eight = Picture::of(&deep).resized((1, 1), (2, 1)).unwrap();
+    assert_eq!(*eight.pixels(), Pixels::Rgb8(vec![0, 128, 255, 0, 128, 255]));
+    for size in [(0, 1), (1, 0), (u32::MAX, 1)] {
+        assert!(picture.resized(size, (1, 1)).is_err());
+    }
+}
+
+#[test]
 fn a_tensor_is_the_same_with_and_without_measures() {
     let frame = counted(16, 9);
     for roi in [RoiMethod::FullFrame, RoiMethod::InnerSquare, RoiMethod::UltrasoundField] {

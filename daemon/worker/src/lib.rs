@@ -10,16 +10,23 @@
 //! Worker::start -- Start ----------------> | loads the runtime, shuts itself in, proves that the doors are shut
 //!               -- Load + open files ----> | fovea-infer: signature, hashes, golden vectors
 //! Worker::analyse -- Analyse + open file > | fovea-decode -> fovea-preprocess -> fovea-infer
-//!               <- Working ... Analysed -- | (each step is announced, so that a death has a culprit)
+//!               <- Working ... Analysed -- | (each step is announced, so that a death has a culprit, and each field
+//!                                          | of a slide, so that a long look is seen to go on)
+//! Worker::evaluate                         | the same, with the maps behind the answer in sealed files
 //! ```
 
 mod analyse;
+mod bounds;
 mod client;
 mod protocol;
 mod sandbox;
 pub mod serve;
 mod wire;
 
-pub use client::{ModelState, ModelStatus, Picture, StartError, Worker, WorkerConfig, WorkerError, WorkerStatus};
+pub use client::{
+    Control, Evaluated, ModelState, ModelStatus, Picture, Progress, STOP_SEEN_MAX, StartError, Worker, WorkerConfig,
+    WorkerError, WorkerStatus,
+};
+pub use fovea_infer::read::LabelMap;
 pub use protocol::ServingModel;
 pub use sandbox::SandboxReport;

@@ -28,6 +28,11 @@ pub enum Request {
         /// Its routing facts.
         header: Box<ObjectHeader>,
     },
+    /// The object's file lies beside it, or a picture's: wanted with what a site compares with its own labels.
+    Evaluate {
+        /// Its routing facts.
+        header: Box<ObjectHeader>,
+    },
     /// A PNG or JPEG file lies beside it: wanted as plain pixels.
     Picture,
 }
@@ -78,15 +83,30 @@ pub enum Answer {
     },
     /// Final answer to `Seal`: ready for objects.
     Sealed(SandboxReport),
-    /// Not final: what comes next in `Analyse`.
+    /// Not final: what comes next in `Analyse` or `Evaluate`.
     Working {
         /// The step.
         step: Step,
         /// The chosen model, by the daemon's number of its bundle.
         slot: usize,
+        /// Of an object that is read field by field: how many are done, and how many there are.
+        fields: Option<(u32, u32)>,
     },
     /// Final answer to `Analyse`.
     Analysed(Box<Analysis>),
+    /// Final answer to `Evaluate`; the maps lie beside it in sealed files, in the order of the fields here.
+    Evaluated {
+        /// As to `Analyse`.
+        analysis: Box<Analysis>,
+        /// Of the first gate.
+        fit_probability: Option<f64>,
+        /// Of the ordinal output.
+        level: Option<u32>,
+        /// Columns and rows.
+        mask: Option<(u32, u32)>,
+        /// Columns and rows.
+        nuclei: Option<(u32, u32)>,
+    },
     /// Final answer to `Picture`: RGB, 3 bytes a pixel, rows without padding, in a sealed file beside it.
     Picture {
         /// Columns.

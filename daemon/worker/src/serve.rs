@@ -3,12 +3,13 @@
 //! In: the daemon's end of a socket pair, as standard input. Out: answers.
 //! Promise: no byte of a bundle is looked at before the process is shut in, and none of an object before it is sealed.
 
-use crate::analyse::{Served, analyse};
+use crate::analyse::{Evaluation, Question, Served, analyse};
 use crate::protocol::{Answer, Packet, Request, ServingModel, Start, Step};
 use crate::sandbox::{self, SandboxError};
 use crate::wire::{Channel, WireError};
 use fovea_core::{Analysis, ObjectHeader, Pixels, Reason, chain};
 use fovea_decode::DecodeLimits;
+use fovea_infer::read::LabelMap;
 use fovea_infer::{Bundle, BundleFiles, Device, DeviceError, Model, Refusal, TrustedKey};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -162,8 +163,12 @@ impl Server<'_> {
                     self.answer(loaded, None)?;
                 }
                 Request::Analyse { header } if self.sealed => {
-                    let analysis = self.analyse(&header, files);
-                    self.answer(Answer::Analysed(Box::new(analysis)), None)?;
+                    let evaluation = self.analyse(&header, files, false);
+                    self.answer(Answer::Analysed(Box::new(evaluation.analysis)), None)?;
+                }
+                Request::Evaluate { header } if self.sealed => {
+                    let evaluation = self.analyse(&header, files, true);
+                    self.answer_evaluation(evaluation)?;
                 }
                 Request::Picture if self.sealed => match self.picture(files) {
                     Ok((width_px, height_px, file)) => {
@@ -177,8 +182,32 @@ impl Server<'_> {
     }
 
     fn answer(&self, answer: Answer, file: Option<BorrowedFd>) -> Result<(), ServeError> {
+        self.answer_with(answer, file.as_slice())
+    }
+
+    fn answer_with(&self, answer: Answer, files: &[BorrowedFd]) -> Result<(), ServeError> {
         let packet = Packet { resident_bytes: resident_bytes(&self.memory), answer };
-        self.channel.send(&packet, file.as_slice(), None).map_err(ServeError::Wire)
+        self.channel.send(&packet, files, None).map_err(ServeError::Wire)
+    }
+
+    fn answer_evaluation(&self, evaluation: Evaluation) -> Result<(), ServeError> {
+        let system = |source| ServeError::System { doing: "hand a map over", source };
+        let Evaluation { analysis, fit_probability, level, mask, nuclei } = evaluation;
+        let size = |map: &Option<LabelMap>| map.as_ref().map(|map| (map.width_px, map.height_px));
+        let answer = Answer::Evaluated {
+            analysis: Box::new(analysis),
+            fit_probability,
+            level,
+            mask: size(&mask),
+            nuclei: size(&nuclei),
+        };
+        let mut files = Vec::new();
+        for map in [mask, nuclei].into_iter().flatten() {
+            let bytes: Vec<u8> = map.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+            files.push(in_memory(&bytes).map_err(system)?);
+        }
+        let files: Vec<BorrowedFd> = files.iter().map(AsFd::as_fd).collect();
+        self.answer_with(answer, &files)
     }
 
     fn load(&mut self, slot: usize, names: Option<Vec<String>>, files: Vec<OwnedFd>) -> Answer {
@@ -202,29 +231,32 @@ impl Server<'_> {
             task: manifest.task.clone(),
             algorithm_name: manifest.algorithm.name.clone(),
             algorithm_family: manifest.algorithm.family.clone(),
-            label: manifest.output.label.clone(),
-            admission: model.admission(),
+            label: manifest.label().to_owned(),
+            admission: model.admission().clone(),
             device: model.device().to_owned(),
         };
         self.models.push(Served { slot, model });
         Ok(Box::new(serving))
     }
 
-    fn analyse(&mut self, header: &ObjectHeader, files: Vec<OwnedFd>) -> Analysis {
+    fn analyse(&mut self, header: &ObjectHeader, files: Vec<OwnedFd>, with_maps: bool) -> Evaluation {
         if let Some(analysis) = self.hooks.instead(header) {
-            return analysis;
+            return Evaluation::without_maps(analysis);
         }
         let Ok([object]) = <[OwnedFd; 1]>::try_from(files) else {
-            return Analysis::not_analysed(Reason::new("object_unreadable", "the object's file did not arrive", ""));
+            let reason = Reason::new("object_unreadable", "the object's file did not arrive", "");
+            return Evaluation::without_maps(Analysis::not_analysed(reason));
         };
         let (channel, memory, hooks) = (&self.channel, &self.memory, self.hooks);
-        let mut announce = |step: Step, slot: usize| {
-            let packet = Packet { resident_bytes: resident_bytes(memory), answer: Answer::Working { step, slot } };
+        let mut announce = |step: Step, slot: usize, fields: Option<(u32, u32)>| {
+            let answer = Answer::Working { step, slot, fields };
+            let packet = Packet { resident_bytes: resident_bytes(memory), answer };
             // A daemon that is gone is noticed when the answer is sent.
             let _told = channel.send(&packet, &[], None);
             hooks.before_step(step, header);
         };
-        analyse(&mut self.models, File::from(object), header, self.limits, &mut self.tensor, &mut announce)
+        let question = Question { object: File::from(object), header, limits: self.limits, with_maps };
+        analyse(&mut self.models, question, &mut self.tensor, &mut announce)
     }
 
     /// A capture device's PNG or JPEG as sealed RGB pixels: what the daemon maps can no longer change under it.
@@ -235,15 +267,18 @@ impl Server<'_> {
         };
         let picture = fovea_decode::picture_rgb8(File::from(object), self.limits).map_err(|error| error.reason())?;
         let Pixels::Rgb8(rgb) = picture.pixels() else { return Err(unreadable("the picture is not RGB")) };
-        let sealed = || -> Result<File, std::io::Error> {
-            let mut file = File::from(memfd_create(c"picture", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
-            file.write_all(rgb)?;
-            fcntl(&file, FcntlArg::F_ADD_SEALS(crate::client::PICTURE_SEALS | SealFlag::F_SEAL_SEAL))?;
-            Ok(file)
-        };
-        let file = sealed().map_err(|error| unreadable(&format!("the picture could not be handed over: {error}")))?;
+        let file =
+            in_memory(rgb).map_err(|error| unreadable(&format!("the picture could not be handed over: {error}")))?;
         Ok((picture.width_px(), picture.height_px(), file))
     }
+}
+
+/// A file in memory that nobody can change any more.
+fn in_memory(bytes: &[u8]) -> Result<File, std::io::Error> {
+    let mut file = File::from(memfd_create(c"picture", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.write_all(bytes)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(crate::client::PICTURE_SEALS | SealFlag::F_SEAL_SEAL))?;
+    Ok(file)
 }
 
 fn bundle_files(names: Option<Vec<String>>, files: Vec<OwnedFd>) -> Result<BundleFiles, Reason> {

@@ -54,7 +54,7 @@ fn inv_03_every_bundle_that_ships_is_admitted_on_this_machine() {
     let ready = begin.elapsed();
     for model in worker.models() {
         let ModelState::Serving(serving) = &model.state else { panic!("{model:?}") };
-        let admission = serving.admission;
+        let admission = &serving.admission;
         println!(
             "{} {}: p50 {} us, golden error {:.5} of {} vectors",
             serving.model.id,

@@ -4,14 +4,18 @@
 //! Promise (invariant 7): [`Worker::analyse`] always answers. A worker that dies or overruns is restarted with
 //! back-off and the object is tried once more; a model under which workers die for two objects, or twice while it
 //! is loaded, with no long run of good answers between, is put aside with the reason. Of one bundle id the highest
-//! admitted version serves. An object that a refused model may have been for is told so.
+//! admitted version serves. An object that a refused model may have been for is told so. After [`Control::stop`] what is
+//! in hand is given up at once.
 
+mod control;
+mod plausible;
 mod process;
 mod types;
 mod versions;
 
+pub use control::{Control, Progress, STOP_SEEN_MAX};
 pub(crate) use types::PICTURE_SEALS;
-pub use types::{ModelState, ModelStatus, Picture, StartError, WorkerConfig, WorkerError, WorkerStatus};
+pub use types::{Evaluated, ModelState, ModelStatus, Picture, StartError, WorkerConfig, WorkerError, WorkerStatus};
 
 use crate::protocol::{Answer, Request, Start, Step};
 use crate::sandbox::SandboxReport;
@@ -34,6 +38,7 @@ const GOOD_ANSWERS: u32 = 100;
 const START_TRIES: u32 = 3;
 /// First pause before a restart; doubles with each further death in a row.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const STOPPING: &str = "the daemon is stopping";
 /// Longest pause before a restart.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -63,6 +68,7 @@ pub struct Worker {
     deaths_in_a_row: u32,
     device: String,
     sandbox: SandboxReport,
+    control: Control,
 }
 
 impl Worker {
@@ -71,6 +77,14 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Start`] when no process comes up: the program, the runtime or the sandbox is missing.
     pub fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
+        Self::start_under(config, Control::default())
+    }
+
+    /// The same, under a handle that was there before.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_under(config: WorkerConfig, control: Control) -> Result<Self, WorkerError> {
         let config = config.with_whole_paths();
         let slot = |path: &PathBuf| {
             let state = ModelState::Refused(Reason::new("not_loaded", "not loaded yet", ""));
@@ -93,6 +107,7 @@ impl Worker {
             deaths_in_a_row: 0,
             device: String::new(),
             sandbox: SandboxReport::default(),
+            control,
         };
         worker.bring_up()?;
         Ok(worker)
@@ -113,13 +128,21 @@ impl Worker {
             resident_bytes: self.process.as_ref().map_or(0, |process| process.resident_bytes),
             device: self.device.clone(),
             sandbox: self.sandbox.clone(),
+            progress: self.control.progress(),
         }
+    }
+
+    /// For other threads: to see how far it is, and to stop it.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Analyses one object. `object` is a whole Part 10 file; the worker gets it read-only.
     ///
-    /// Always answers, at the latest after two deadlines, the pauses between restarts and the loads. The reason
-    /// `worker_unavailable` says that no worker comes up at all: it is no fault of the object, which the caller may offer again.
+    /// Always answers, at the latest after two deadlines, the pauses between restarts and the loads; for an object that is
+    /// read field by field half a second a field comes to that. The reason `worker_unavailable` says that no worker comes up
+    /// at all, or that the client was told to stop: it is no fault of the object, which the caller may offer again.
     pub fn analyse(&mut self, object: &File, header: &ObjectHeader) -> Analysis {
         let object = match read_only(object) {
             Ok(object) => object,
@@ -135,14 +158,60 @@ impl Worker {
                     self.praise(&analysis);
                     return self.say_if_refused(analysis, header);
                 }
+                Err(death) if death.stopped => {
+                    self.process = None;
+                    return unavailable(STOPPING.to_owned());
+                }
                 Err(death) => {
                     log::warn!("worker {} at {:?}", death.how, death.at);
                     self.blame(&death, header);
+                    let hopeless = death.overran && death.in_fields;
                     last = Some(death);
+                    // It had its time for every field: a second try would take as long.
+                    if hopeless {
+                        break;
+                    }
                 }
             }
         }
         gave_up(last)
+    }
+
+    /// Analyses one object and gives the maps behind the answer, for comparison with a site's own labels. The same code in
+    /// the same sandboxed process as [`Self::analyse`]. `object` may also be a PNG or JPEG file; `header` says what it is
+    /// to be taken for. Of an object that is read field by field there are no maps.
+    ///
+    /// # Errors
+    /// [`WorkerError`]; after a death the worker is restarted with the next request.
+    pub fn evaluate(&mut self, object: &File, header: &ObjectHeader) -> Result<Evaluated, WorkerError> {
+        let unreadable = |_| WorkerError::NoPicture(Reason::new("object_unreadable", "cannot be opened", ""));
+        let object = read_only(object).map_err(unreadable)?;
+        let (answer, files) = self.request(&Request::Evaluate { header: Box::new(header.clone()) }, &object)?;
+        match self.evaluated(answer, files) {
+            Some(evaluated) => evaluated,
+            None => {
+                self.process = None;
+                Err(WorkerError::Answer)
+            }
+        }
+    }
+
+    fn evaluated(&self, answer: Answer, files: Vec<OwnedFd>) -> Option<Result<Evaluated, WorkerError>> {
+        let Answer::Evaluated { analysis, fit_probability, level, mask, nuclei } = answer else { return None };
+        let mut files = files.into_iter();
+        let mut map = |size: Option<(u32, u32)>| match size {
+            Some(size) => files.next().and_then(|file| types::label_map(size, file).ok()).map(Some),
+            None => Some(None),
+        };
+        let (mask, nuclei) = (map(mask)?, map(nuclei)?);
+        let fits = fit_probability.is_none_or(|fit| (0.0..=1.0).contains(&fit));
+        (fits && self.is_plausible(&analysis)).then_some(Ok(Evaluated {
+            analysis: *analysis,
+            fit_probability,
+            level,
+            mask,
+            nuclei,
+        }))
     }
 
     /// A capture device's PNG or JPEG file as plain pixels. Tried once more on a fresh worker after a death.
@@ -172,7 +241,7 @@ impl Worker {
     fn request(&mut self, request: &Request, file: &OwnedFd) -> Result<(Answer, Vec<OwnedFd>), WorkerError> {
         self.ensure_up()?;
         let Some(process) = &mut self.process else { return Err(WorkerError::Answer) };
-        let asked = process.ask(request, &[file.as_fd()], self.config.object_deadline);
+        let asked = process.ask(request, &[file.as_fd()], self.config.object_deadline, &self.control);
         let answered = asked.map_err(|death| self.mourn(death))?;
         self.deaths_in_a_row = 0;
         Ok(answered)
@@ -185,33 +254,22 @@ impl Worker {
     }
 
     fn try_analyse(&mut self, object: &OwnedFd, header: &ObjectHeader) -> Result<Analysis, Death> {
-        let nonsense = || Death { how: "answered nonsense".to_owned(), overran: false, at: None };
-        let process = self.process.as_mut().ok_or_else(nonsense)?;
+        let process = self.process.as_mut().ok_or_else(Death::nonsense)?;
         let request = Request::Analyse { header: Box::new(header.clone()) };
-        match process.ask(&request, &[object.as_fd()], self.config.object_deadline)? {
-            (Answer::Analysed(analysis), _) if self.plausible(&analysis) => {
+        match process.ask(&request, &[object.as_fd()], self.config.object_deadline, &self.control)? {
+            (Answer::Analysed(analysis), _) if self.is_plausible(&analysis) => {
                 self.deaths_in_a_row = 0;
                 Ok(*analysis)
             }
-            _ => Err(nonsense()),
+            _ => Err(Death::nonsense()),
         }
     }
 
-    /// The worker has parsed hostile bytes: what it says is checked before it is believed.
-    fn plausible(&self, analysis: &Analysis) -> bool {
-        let known = analysis.model.as_ref().is_none_or(|model| {
+    fn is_plausible(&self, analysis: &Analysis) -> bool {
+        let serves = |model: &_| {
             self.models.iter().any(|known| matches!(&known.state, ModelState::Serving(s) if s.model == *model))
-        });
-        let scored = match &analysis.verdict {
-            Verdict::Scored(scores) => {
-                (0.0..=1.0).contains(&scores.probability)
-                    && (0.0..=1.0).contains(&scores.significant_from)
-                    && (0.0..=scores.significant_from).contains(&scores.clear_below)
-                    && analysis.model.is_some()
-            }
-            Verdict::Ungradable(_) | Verdict::NotAnalysed(_) => true,
         };
-        known && scored && analysis.quality.values().all(|measure| measure.value.is_finite()) && analysis.frame > 0
+        analysis.model.as_ref().is_none_or(serves) && plausible::is_plausible(analysis)
     }
 
     /// Takes the dead process away and charges the model that was running.
@@ -257,6 +315,10 @@ impl Worker {
 
     /// Pauses after deaths, then starts a worker where there is none.
     fn ensure_up(&mut self) -> Result<(), WorkerError> {
+        if self.control.is_stopped() {
+            self.process = None;
+            return Err(WorkerError::Stopped);
+        }
         if self.process.is_some() {
             return Ok(());
         }
@@ -286,15 +348,15 @@ impl Worker {
             };
             let program = self.config.program.clone();
             let failed = |error| WorkerError::Start { program, source: StartError(error) };
-            let process = Process::start(&self.config.program, start, self.config.load_deadline);
+            let process = Process::start(&self.config.program, start, self.config.load_deadline, &self.control);
             let mut process = match process {
                 Ok(process) => process,
                 Err(error) => return Err(failed(error)),
             };
             self.started += 1;
-            if load_all(&mut process, &mut self.slots, self.config.load_deadline) {
+            if load_all(&mut process, &mut self.slots, self.config.load_deadline, &self.control) {
                 let give_way = keep_highest_versions(&mut self.slots);
-                process.seal(give_way, self.config.load_deadline).map_err(failed)?;
+                process.seal(give_way, self.config.load_deadline, &self.control).map_err(failed)?;
                 self.models = self.slots.iter().map(|slot| slot.status.clone()).collect();
                 self.device.clone_from(&process.device);
                 self.sandbox = process.sandbox.clone();
@@ -347,7 +409,7 @@ impl Slot {
 }
 
 /// Offers every bundle to a fresh process; false when it died over one, which then has a strike.
-fn load_all(process: &mut Process, slots: &mut [Slot], deadline: Duration) -> bool {
+fn load_all(process: &mut Process, slots: &mut [Slot], deadline: Duration, control: &Control) -> bool {
     for (index, slot) in slots.iter_mut().enumerate().filter(|(_, slot)| !slot.put_aside) {
         let files = match BundleFiles::open(&slot.status.path) {
             Ok(files) => files,
@@ -363,7 +425,7 @@ fn load_all(process: &mut Process, slots: &mut [Slot], deadline: Duration) -> bo
             ),
             BundleFiles::Tar(file) => (None, vec![file.as_fd()]),
         };
-        match process.ask(&Request::Load { slot: index, names }, &files, deadline) {
+        match process.ask(&Request::Load { slot: index, names }, &files, deadline, control) {
             Ok((Answer::Loaded { eligible, outcome }, _)) => {
                 slot.eligible = eligible;
                 slot.status.state = outcome.map_or_else(ModelState::Refused, ModelState::Serving);

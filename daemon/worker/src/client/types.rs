@@ -1,19 +1,25 @@
 //! What goes into the client and what comes out of it.
 
+use super::control::Progress;
 use super::process::SpawnError;
 use crate::protocol::ServingModel;
 use crate::sandbox::SandboxReport;
-use fovea_core::Reason;
+use fovea_core::{Analysis, Reason};
+use fovea_infer::read::LabelMap;
 use fovea_infer::{TrustError, TrustedKey};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a picture's file must be sealed against before it is used.
 pub(crate) const PICTURE_SEALS: SealFlag =
     SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SHRINK);
+
+/// Most bytes of a map of labels: as much as a frame may have.
+const LABEL_BYTES_MAX: u64 = 256 << 20;
 
 /// How to run workers.
 #[derive(Clone, Debug)]
@@ -30,7 +36,7 @@ pub struct WorkerConfig {
     pub device: String,
     /// Most memory that a worker may have written to, bytes; a frame may take an eighth of it.
     pub memory_max_bytes: u64,
-    /// Longest analysis of one object.
+    /// Longest analysis of one object; of one that is read field by field the longest time without a further field.
     pub object_deadline: Duration,
     /// Longest start, and longest load of one bundle.
     pub load_deadline: Duration,
@@ -76,6 +82,9 @@ pub enum WorkerError {
         /// Signal, exit status or deadline.
         how: String,
     },
+    /// [`super::Control::stop`] was called.
+    #[error("the daemon is stopping")]
+    Stopped,
     /// The file is no picture that can be read.
     #[error("{}", .0.text)]
     NoPicture(Reason),
@@ -120,6 +129,23 @@ pub struct WorkerStatus {
     pub device: String,
     /// Which doors are shut.
     pub sandbox: SandboxReport,
+    /// Of an object that is read field by field.
+    pub progress: Option<Progress>,
+}
+
+/// An analysis with what a site compares with its own labels.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Evaluated {
+    /// What production would say of the same object.
+    pub analysis: Analysis,
+    /// Probability that the picture is fit to be answered, of the first gate that was asked; none where none was.
+    pub fit_probability: Option<f64>,
+    /// Level of the ordinal output; none where there is none, or a gate turned the picture away.
+    pub level: Option<u32>,
+    /// The structure that the bundle outlines: 1 inside, 0 outside.
+    pub mask: Option<LabelMap>,
+    /// Nuclei: 0 background, else each its own number from 1.
+    pub nuclei: Option<LabelMap>,
 }
 
 /// A picture as plain pixels: red, green, blue, one byte each, rows without padding.
@@ -147,17 +173,32 @@ impl WorkerConfig {
 }
 
 impl Picture {
-    /// Believes the worker only as far as seals and length bear it out.
     pub(super) fn checked(width_px: u32, height_px: u32, file: OwnedFd) -> Result<Self, WorkerError> {
-        let rgb = File::from(file);
-        let seals = fcntl(&rgb, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
-        let bytes = rgb.metadata().map(|metadata| metadata.len());
-        let expected = u64::from(width_px) * u64::from(height_px) * 3;
-        match (seals, bytes) {
-            (Ok(seals), Ok(bytes)) if seals.contains(PICTURE_SEALS) && bytes == expected && bytes > 0 => {
-                Ok(Picture { width_px, height_px, rgb })
-            }
-            _ => Err(WorkerError::Answer),
-        }
+        Ok(Self { width_px, height_px, rgb: sealed(file, width_px, height_px, 3)? })
+    }
+}
+
+/// A map of labels out of a sealed file: two bytes a pixel, little endian.
+pub(super) fn label_map((width_px, height_px): (u32, u32), file: OwnedFd) -> Result<LabelMap, WorkerError> {
+    let file = sealed(file, width_px, height_px, 2)?;
+    let length = file.metadata().map_err(|_| WorkerError::Answer)?.len();
+    if length > LABEL_BYTES_MAX {
+        return Err(WorkerError::Answer);
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(|_| WorkerError::Answer)?;
+    let labels = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+    Ok(LabelMap { width_px, height_px, labels })
+}
+
+/// Believes the worker only as far as seals and length bear it out.
+fn sealed(file: OwnedFd, width_px: u32, height_px: u32, pixel_bytes: u64) -> Result<File, WorkerError> {
+    let file = File::from(file);
+    let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+    let bytes = file.metadata().map(|metadata| metadata.len());
+    let expected = (u64::from(width_px) * u64::from(height_px)).checked_mul(pixel_bytes);
+    match (seals, bytes) {
+        (Ok(seals), Ok(bytes)) if seals.contains(PICTURE_SEALS) && Some(bytes) == expected && bytes > 0 => Ok(file),
+        _ => Err(WorkerError::Answer),
     }
 }
