@@ -1,4 +1,5 @@
-//! Times one bundle's inference alone, to be put beside OpenVINO's own benchmark of the same `model.xml`.
+//! Times one bundle's inference alone, every network once a run, to be put beside OpenVINO's own benchmark of the same
+//! graphs.
 //!
 //! `cargo run --release -p fovea-infer --example latency -- BUNDLE PUBLIC_KEY RUNTIME_FOLDER [RUNS]`
 
@@ -14,12 +15,15 @@ fn main() -> anyhow::Result<()> {
     };
     let runs: usize = runs.first().map_or(Ok(200), |runs| runs.parse()).context("RUNS is no number")?;
     let bundle = Bundle::open(Path::new(bundle), &[TrustedKey::read(Path::new(key))?])?;
-    let tensor = vec![0.25; bundle.manifest.input_len()];
+    let tensors: Vec<Vec<f32>> =
+        bundle.manifest.networks.iter().map(|network| vec![0.25; network.input_len()]).collect();
     let mut model = Model::admit(bundle, &mut Device::open("CPU", Path::new(runtime))?)?;
     let mut times_us: Vec<u128> = Vec::with_capacity(runs);
     for _run in 0..runs.max(1) {
         let start = Instant::now();
-        model.scores(&tensor)?;
+        for (network, tensor) in tensors.iter().enumerate() {
+            model.run(network, tensor)?;
+        }
         times_us.push(start.elapsed().as_micros());
     }
     times_us.sort_unstable();

@@ -160,6 +160,58 @@ mod tests {
     }
 
     #[test]
+    fn a_stated_side_must_be_listed_and_an_unstated_one_passes() {
+        let left = Eligible { lateralities: vec!["L".to_owned(), "B".to_owned()], ..eye() };
+        for (side, fits) in [
+            (None, true),
+            (Some(Laterality::Left), true),
+            (Some(Laterality::Both), true),
+            (Some(Laterality::Right), false),
+        ] {
+            let header = ObjectHeader { laterality: side, ..header() };
+            assert_eq!(left.meant_for(&header), fits, "{side:?}");
+            assert!(eye().meant_for(&header), "without a list no side is asked");
+        }
+    }
+
+    #[test]
+    fn a_body_part_may_have_to_be_stated() {
+        let strict = Eligible { body_part_required: true, ..eye() };
+        for (part, loosely, strictly) in
+            [(None, true, false), (Some("  "), true, false), (Some("EYE"), true, true), (Some("LUNG"), false, false)]
+        {
+            let header = ObjectHeader { body_part: part.map(str::to_owned), ..header() };
+            assert_eq!((eye().meant_for(&header), strict.meant_for(&header)), (loosely, strictly), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_bundles_the_first_that_fits_answers() {
+        let manifest =
+            |id: &str, eligible: Eligible| Manifest { id: id.to_owned(), eligible, ..crate::bundle::tests::manifest() };
+        let thyroid = Eligible {
+            modalities: vec!["US".to_owned()],
+            body_parts: vec!["THYROID".to_owned()],
+            body_part_required: true,
+            ..Eligible::default()
+        };
+        let large = Eligible { min_rows_px: 2000, ..eye() };
+        let models = [manifest("thyroid", thyroid), manifest("large-eye", large), manifest("eye", eye())];
+        assert_eq!(select(&models, &header()), Ok(2), "one that fits but for the size gives way to one that fits");
+        let too_small = select(&models[..2], &header());
+        assert!(matches!(&too_small, Err(NotSelected::TooSmall { index: 1, .. })), "{too_small:?}");
+        let scan = ObjectHeader { modality: Some("US".to_owned()), body_part: Some("Thyroid".to_owned()), ..header() };
+        assert_eq!(select(&models, &scan), Ok(0));
+        let abdomen = ObjectHeader { body_part: Some("ABDOMEN".to_owned()), ..scan.clone() };
+        let unstated = ObjectHeader { body_part: None, ..scan };
+        for other in [abdomen, unstated] {
+            assert!(
+                matches!(select(&models, &other), Err(NotSelected::NoModel(reason)) if reason.code == NO_ELIGIBLE_MODEL)
+            );
+        }
+    }
+
+    #[test]
     fn a_small_picture_can_be_taken_again() {
         let mut small = header();
         small.rows_px = Some(399);

@@ -4,9 +4,9 @@
 
 mod support;
 
-use fovea_infer::{Bundle, BundleError, BundleFiles, GraphError, OpenBundleError, TrustedKey};
+use fovea_infer::{BUNDLE_BYTES_MAX, Bundle, BundleError, BundleFiles, GraphError, OpenBundleError, TrustedKey};
 use proptest::prelude::*;
-use support::{TestBundle, trusted, write_files};
+use support::{TestBundle, many, trusted, write_files};
 
 fn open(bundle: &TestBundle) -> Result<Bundle, BundleError> {
     let folder = tempfile::tempdir().unwrap();
@@ -15,7 +15,7 @@ fn open(bundle: &TestBundle) -> Result<Bundle, BundleError> {
 
 fn graph_error(bundle: &TestBundle) -> GraphError {
     match open(bundle) {
-        Err(BundleError::Graph(error)) => error,
+        Err(BundleError::Graph { source, .. }) => source,
         other => panic!("{other:?}"),
     }
 }
@@ -26,7 +26,7 @@ fn a_folder_and_a_tar_give_the_same_bundle() {
     let a = Bundle::open(&TestBundle::new().write(&folder.path().join("a")), &trusted()).unwrap();
     let b = Bundle::open(&TestBundle::new().write_tar(&folder.path().join("b.fovea")), &trusted()).unwrap();
     assert_eq!(a.model_ref(), b.model_ref());
-    assert_eq!(a.model_bin, b.model_bin);
+    assert_eq!(a.graphs[0].bin, b.graphs[0].bin);
     assert_eq!(a.model_ref().id, "brightness");
 }
 
@@ -63,7 +63,9 @@ fn inv_03_only_a_trusted_key_opens_a_bundle() {
 
 #[test]
 fn a_file_that_is_missing_or_that_nobody_vouches_for_is_named() {
-    for name in ["bundle.toml", "bundle.sig", "model.xml", "model.bin", "golden/inputs.bin", "card.md"] {
+    for name in
+        ["bundle.toml", "bundle.sig", "model.xml", "model.bin", "golden/inputs.bin", "golden/expected.bin", "card.md"]
+    {
         let folder = tempfile::tempdir().unwrap();
         let path = TestBundle::new().write(folder.path());
         std::fs::remove_file(path.join(name)).unwrap();
@@ -80,9 +82,13 @@ fn a_file_that_is_missing_or_that_nobody_vouches_for_is_named() {
 #[test]
 fn inv_08_a_file_past_its_bound_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, bytes) in
-        [("bundle.toml", 1 << 40), ("model.bin", 1 << 40), ("model.xml", 17 << 20), ("card.md", 5 << 20)]
-    {
+    for (name, bytes) in [
+        ("bundle.toml", 1 << 40),
+        ("bundle.toml", 65 << 10),
+        ("model.bin", 1 << 40),
+        ("model.xml", 9 << 20),
+        ("card.md", 9 << 20),
+    ] {
         let path = TestBundle::new().write(&folder.path().join(name));
         // Sparse: it says that it is large, and a reader that believed it would run out of memory.
         std::fs::OpenOptions::new().write(true).open(path.join(name)).unwrap().set_len(bytes).unwrap();
@@ -90,6 +96,24 @@ fn inv_08_a_file_past_its_bound_is_not_read() {
             Err(BundleError::TooLarge { name: named, bytes: found, .. }) => assert_eq!((&*named, found), (name, bytes)),
             other => panic!("{name}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn inv_08_all_files_together_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut many = TestBundle::new();
+    let fits = TestBundle::new().with_file("a.md", vec![b'x'; 4 << 20]);
+    assert!(open(&fits).is_ok());
+    for name in ["a.md", "b.md", "c.md"] {
+        many = many.with_file(name, vec![b'x'; 3 << 20]);
+    }
+    for bundle in [many.write(&folder.path().join("folder")), many.write_tar(&folder.path().join("tar"))] {
+        let refused = Bundle::open(&bundle, &trusted());
+        assert!(
+            matches!(&refused, Err(BundleError::TooLarge { bytes_max, .. }) if *bytes_max <= BUNDLE_BYTES_MAX + (1 << 20)),
+            "{refused:?}"
+        );
     }
 }
 
@@ -230,9 +254,9 @@ fn a_graph_that_does_not_fit_its_manifest_is_refused() {
     let wrong_type = TestBundle::new().edit_graph(r#"16" element_type="f32""#, r#"16" element_type="f16""#);
     assert!(matches!(graph_error(&wrong_type), GraphError::InputShape { .. }));
     let no_input = TestBundle::new().edit("tensor = \"image\"", "tensor = \"picture\"");
-    assert!(matches!(graph_error(&no_input), GraphError::NoTensor { key: "input.tensor" }));
+    assert!(matches!(graph_error(&no_input), GraphError::NoTensor { key: "networks.input.tensor" }));
     let no_output = TestBundle::new().edit("tensor = \"logit\"", "tensor = \"answer\"");
-    assert!(matches!(graph_error(&no_output), GraphError::NoTensor { key: "outputs.tensor" }));
+    assert!(matches!(graph_error(&no_output), GraphError::NoTensor { key: "networks.outputs.tensor" }));
     let dynamic = TestBundle::new().edit_graph("<dim>1</dim><dim>3</dim>", "<dim>-1</dim><dim>3</dim>");
     assert!(matches!(graph_error(&dynamic), GraphError::TensorTooLarge { .. }));
     let huge = TestBundle::new().edit_graph("<dim>3</dim><dim>16</dim>", "<dim>3000000</dim><dim>16000000</dim>");
@@ -245,6 +269,48 @@ fn a_graph_that_does_not_fit_its_manifest_is_refused() {
     assert!(matches!(graph_error(&overflow), GraphError::ConstOutside { index: 2, .. }));
     let short = TestBundle::new().with_file("golden/inputs.bin", vec![0; 100]);
     assert!(matches!(open(&short), Err(BundleError::GoldenLength { found: 100, .. })));
+    let long = TestBundle::new().with_file("golden/expected.bin", vec![0; 10]);
+    assert!(matches!(open(&long), Err(BundleError::GoldenLength { found: 10, expected: 8, .. })));
+}
+
+#[test]
+fn an_output_of_another_shape_than_its_kind_needs_is_refused() {
+    let shape_error = |bundle: &TestBundle| match graph_error(bundle) {
+        GraphError::OutputShape { tensor, expected, found } => (tensor, expected, found),
+        other => panic!("{other}"),
+    };
+    assert!(open(&many::bundle()).is_ok());
+    // A bundle for other classes: the manifest names two where the graph answers three.
+    let blue = "  { value = \"blue\", label = \"blue\", code = { scheme = \"99FOVEA\", value = \"blue\", meaning = \"blue\" }, positive = true },\n";
+    let (tensor, expected, found) = shape_error(&many::bundle().edit(blue, ""));
+    assert_eq!((&*tensor, &*expected, &*found), ("class", "2 numbers", "[1,3]"));
+    let levels = many::bundle().edit("\"more\", \"most\"", "\"most\"").edit("[0.5, 0.5, 0.5]\n[[", "[0.5, 0.5]\n[[");
+    assert_eq!(shape_error(&levels).0, "grade");
+    let reasons = many::bundle()
+        .edit("reasons = [", "reasons = [\n{ code = \"odd\", text = \"odd\", outcome = \"ungradable\" },");
+    assert_eq!(shape_error(&reasons), ("fit".to_owned(), "4 numbers".to_owned(), "[1,3]".to_owned()));
+    // A list where a map is needed, a map where a list is needed, two maps where one is needed.
+    let swapped =
+        many::bundle().edit("tensor = \"where\"", "tensor = \"x\"").edit("tensor = \"fit\"", "tensor = \"where\"");
+    assert_eq!(shape_error(&swapped.edit("tensor = \"x\"", "tensor = \"fit\"")).0, "where");
+    let one = many::bundle()
+        .edit("kind = \"nuclei_logits\"", "kind = \"heat_logits\"\nthreshold = 0.5\nregions_max = 1")
+        .edit("interior_threshold = 0.5\nseed_threshold = 0.25\narea_min_px = 4\n", "")
+        .edit("um_per_px = 0.5\n", "")
+        .edit("roi = \"window\"", "roi = \"full_frame\"")
+        .edit(
+            "label = \"nuclei\"\ncode = { scheme = \"99FOVEA\", value = \"nuclei-count\", meaning = \"nuclei-count\" }",
+            "label = \"nuclei\"",
+        );
+    assert_eq!(
+        shape_error(&one),
+        ("maps".to_owned(), "[1,1,h,w], sides of 1 to 1024".to_owned(), "[1,2,64,64]".to_owned())
+    );
+    // An output that the manifest does not know, and one that the graph does not end in.
+    let unknown = many::bundle().edit("[[networks.outputs]]\ntensor = \"why\"\nkind = \"heat_logits\"\nlabel = \"what the answer rests on\"\nthreshold = 0.5\nregions_max = 3\n", "");
+    assert!(matches!(graph_error(&unknown), GraphError::Outputs { expected: 4, found: 5 }));
+    let inner = many::bundle().edit("tensor = \"class\"", "tensor = \"class-mean\"");
+    assert!(matches!(graph_error(&inner), GraphError::NoTensor { key: "networks.outputs.tensor" }));
 }
 
 proptest! {
@@ -252,15 +318,15 @@ proptest! {
 
     /// Signed, so that the parsers behind the signature are reached.
     #[test]
-    fn a_mutated_graph_or_manifest_never_panics(at in 0usize..4000, byte in any::<u8>(), manifest in any::<bool>()) {
-        let mut bundle = TestBundle::new();
+    fn a_mutated_graph_or_manifest_never_panics(at in 0usize..8000, byte in any::<u8>(), manifest in any::<bool>()) {
+        let mut bundle = many::bundle();
         if manifest {
             let mut bytes = bundle.manifest.into_bytes();
             let at = at % bytes.len();
             bytes[at] = byte & 0x7f;
             bundle.manifest = String::from_utf8(bytes).unwrap();
         } else {
-            let bytes = bundle.files.get_mut("model.xml").unwrap();
+            let bytes = bundle.files.get_mut("frame.xml").unwrap();
             let at = at % bytes.len();
             bytes[at] = byte;
         }

@@ -10,7 +10,7 @@ pub(crate) mod output;
 mod raw;
 mod raw_output;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::TrustedKey;
 use crate::answer::Shape;

@@ -4,6 +4,8 @@
 //! logit = mean((value / 255 - 0.5) / 0.25) * 4 + 1. Shared by the tests of infer and of worker.
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
+pub mod many;
+
 use ed25519_dalek::{Signer, SigningKey};
 use fovea_core::Sha256;
 use fovea_infer::TrustedKey;
@@ -54,8 +56,7 @@ pub struct TestBundle {
 
 impl TestBundle {
     pub fn new() -> Self {
-        let expected: Vec<String> =
-            LEVELS.iter().map(|level| expected_probability(f64::from(*level)).to_string()).collect();
+        let expected: Vec<f64> = LEVELS.iter().map(|level| expected_probability(f64::from(*level))).collect();
         let mut files = BTreeMap::new();
         files.insert("model.xml".to_owned(), graph_xml().into_bytes());
         files.insert("model.bin".to_owned(), constants());
@@ -63,8 +64,9 @@ impl TestBundle {
             "golden/inputs.bin".to_owned(),
             LEVELS.iter().flat_map(|level| vec![*level; SIDE_PX * SIDE_PX * 3]).collect(),
         );
+        files.insert("golden/expected.bin".to_owned(), recorded(&expected));
         files.insert("card.md".to_owned(), b"# Brightness\n".to_vec());
-        Self { manifest: manifest(&expected.join(", ")), files }
+        Self { manifest: manifest(), files }
     }
 
     /// Replaces text in the manifest, which must hold it.
@@ -154,20 +156,38 @@ pub fn write_files(files: &BTreeMap<String, Vec<u8>>, folder: &Path) {
     }
 }
 
+/// Probabilities as a bundle records them: u16 little endian, 65535 is 1.
+pub fn recorded(expected: &[f64]) -> Vec<u8> {
+    expected.iter().flat_map(|p| ((p * 65535.0).round() as u16).to_le_bytes()).collect()
+}
+
 fn constants() -> Vec<u8> {
     let axes = [1i64, 2, 3].into_iter().flat_map(i64::to_le_bytes);
     axes.chain(SCALE.to_le_bytes()).chain(BIAS.to_le_bytes()).collect()
 }
 
-fn manifest(expected: &str) -> String {
+fn manifest() -> String {
     format!(
-        r#"schema = 1
+        r#"schema = 2
 id = "brightness"
 version = "1.0.0"
 task = "brightness_screening"
 description = "Says how bright a picture is."
 licence = "Apache-2.0"
-[input]
+[eligible]
+modalities = ["OP"]
+min_rows_px = 8
+min_columns_px = 8
+[labels]
+meaning = "0 dark, 1 bright"
+[algorithm]
+name = "Brightness"
+family = {{ scheme = "DCM", value = "123110", meaning = "Artificial Intelligence" }}
+[limits]
+ops_max = 100
+[[networks]]
+name = "model"
+[networks.input]
 tensor = "image"
 width_px = {SIDE_PX}
 height_px = {SIDE_PX}
@@ -175,7 +195,12 @@ channels = "rgb"
 mean = [0.5, 0.5, 0.5]
 std = [0.25, 0.25, 0.25]
 roi = "full_frame"
-[[outputs]]
+[networks.golden]
+inputs = "golden/inputs.bin"
+expected = "golden/expected.bin"
+count = {count}
+tolerance_abs = 0.0001
+[[networks.outputs]]
 tensor = "logit"
 kind = "binary_logit"
 label = "bright picture"
@@ -183,20 +208,6 @@ code = {{ scheme = "99FOVEA", value = "BRIGHT", meaning = "Bright picture" }}
 temperature = 1.0
 clear_below = 0.2
 significant_from = 0.6
-[eligible]
-modalities = ["OP"]
-min_rows_px = 8
-min_columns_px = 8
-[golden]
-inputs = "golden/inputs.bin"
-count = {count}
-expected = [{expected}]
-tolerance_abs = 0.0001
-[limits]
-ops_max = 100
-[algorithm]
-name = "Brightness"
-family = {{ scheme = "DCM", value = "123109", meaning = "Artificial Intelligence" }}
 "#,
         count = LEVELS.len()
     )
