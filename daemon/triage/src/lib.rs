@@ -1,15 +1,30 @@
-//! Scores become a finding with band, priority and reader.
+//! Scores become a finding with band, priority and reader; open findings become a list in the order of need.
 //!
-//! In: an accepted object, what the worker says of it, and the moments. Out: the one [`Finding`] of that object.
-//! Promise: total, pure and repeatable; each object gets exactly one outcome (invariant 2); the same object and model
-//! give the same finding id (invariant 4); what is not a number never becomes a probability; a finding always fits
-//! the ledger.
+//! In: an accepted object, what the worker says of it, and the moments. Out: the one [`Finding`] of that object
+//! ([`triage`]). In: open [`Item`]s, the section `[triage]`, a moment. Out: their [`order`], who reads each next
+//! ([`assign`]), and what is still to be read ([`next_step`]). [`simulate`] measures all of that against first come,
+//! first served; `docs/triage.md` has the rules in prose and the table.
+//! Promise: total, pure and repeatable: clock and readers are inputs; each object gets exactly one outcome (invariant 2);
+//! the same object and model give the same finding id (invariant 4); what is not a number never becomes a probability; a
+//! finding always fits the ledger.
 
+mod assign;
 mod bounds;
 mod config;
+mod duty;
+mod reader;
+mod reading;
+mod simulate;
+mod worklist;
 
+pub use assign::{Assignment, Waiting, assign, may_read, worklist_of};
 pub use bounds::{OUTLINE_POINTS_MAX, TEXT_CHARS_MAX};
-pub use config::{Config, RawConfig};
+pub use config::{Config, ConfigError, RawConfig, RawRule, Rule, SecondRead};
+pub use duty::{Duty, DutyError};
+pub use reader::{Agreement, Grade, RawAgreement, RawReader, Reader};
+pub use reading::{Call, Reading, Stage, Step, next_step};
+pub use simulate::{Policy, RawSimConfig, Report, Row, SimConfig, SimError, Truth, simulate};
+pub use worklist::{Item, Place, Rank, Subject, Why, deadline, due_from, is_due, order, score};
 
 use bounds::{
     ITEMS_MAX, finite_classes, finite_measurements, finite_quality, finite_regions, short, short_code, whole_map,

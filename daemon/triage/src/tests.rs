@@ -167,12 +167,6 @@ fn a_map_that_is_not_whole_is_not_told() {
     }
 }
 
-#[test]
-fn the_section_is_known_and_refuses_keys() {
-    assert_eq!(toml::from_str::<RawConfig>("").map(Config::from), Ok(Config {}));
-    assert!(toml::from_str::<RawConfig>("significant_from = 0.1").is_err());
-}
-
 fn any_verdict() -> impl Strategy<Value = Verdict> {
     let reason = ("[a-z_]{1,9}", ".{0,300}", ".{0,300}").prop_map(|(code, text, advice)| Reason { code, text, advice });
     prop_oneof![
