@@ -5,9 +5,12 @@ use fovea_core::{Analysis, ObjectHeader, Reason};
 use fovea_worker::serve::{AnalysisStep, Hooks, run};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 struct Faults;
+
+static STEPS: AtomicU32 = AtomicU32::new(0);
 
 /// The last part of the UID.
 fn fault(header: &ObjectHeader) -> &str {
@@ -30,6 +33,14 @@ impl Hooks for Faults {
             ("107", AnalysisStep::Decode) => std::process::exit(0),
             ("108", AnalysisStep::Decode) => overflow(0),
             ("109", AnalysisStep::Decode) => abort_later(header),
+            // A slow box.
+            ("110", AnalysisStep::Decode) => std::thread::sleep(Duration::from_millis(20)),
+            // In the midst of a slide.
+            ("111", AnalysisStep::Decode) if STEPS.fetch_add(1, Ordering::Relaxed) == 10 => std::process::abort(),
+            // One field after the other, then for ever.
+            ("112", AnalysisStep::Decode) if STEPS.fetch_add(1, Ordering::Relaxed) == 10 => {
+                std::thread::sleep(Duration::from_secs(3600));
+            }
             _ => {}
         }
     }

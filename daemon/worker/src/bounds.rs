@@ -31,3 +31,63 @@ pub fn bound(analysis: &mut Analysis) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Answer, Packet};
+    use crate::wire::PACKET_BYTES_MAX;
+    use fovea_core::{ClassScore, Code, Measure, Measurement, ModelRef, Reason, Scores, Sha256, TileMap, Verdict};
+
+    /// As much as any bundle and any object can make it say.
+    fn largest() -> Analysis {
+        let long = |length: usize| "w".repeat(length);
+        let code = Code::new(&long(16), &long(16), &long(64));
+        let measurement = Measurement { code: code.clone(), value: -1_234.567_890_123, unit: code.clone() };
+        let region = Region {
+            label: long(64),
+            code: Some(code.clone()),
+            outline_px: vec![[16_383.123, 16_382.987]; OUTLINE_POINTS_MAX],
+            measurements: vec![measurement.clone(); 4],
+        };
+        let class = ClassScore { label: long(64), code: code.clone(), probability: 0.123_456_789_012_345 };
+        let scores = Scores {
+            label: long(64),
+            code,
+            probability: 0.123_456_789_012_345,
+            classes: vec![class; 10],
+            clear_below: 0.1,
+            significant_from: 0.9,
+        };
+        let measure = |index: usize| (format!("{index}{}", long(30)), Measure { value: 0.1 + 0.2, unit: long(16) });
+        Analysis {
+            verdict: Verdict::Scored(scores),
+            task: long(64),
+            quality: (0..20).map(measure).collect(),
+            measurements: vec![measurement; 40],
+            regions: vec![region; 40],
+            tile_map: Some(TileMap {
+                columns: CELLS_SIDE_MAX,
+                rows: CELLS_SIDE_MAX,
+                field_px: 4096,
+                classes: vec![long(64); 10],
+                cells: ".".repeat((CELLS_SIDE_MAX * CELLS_SIDE_MAX) as usize),
+            }),
+            model: Some(ModelRef { id: long(64), version: long(32), sha256: Sha256::of(b"") }),
+            device: Some(long(32)),
+            ..Analysis::not_analysed(Reason::new("", "", ""))
+        }
+    }
+
+    #[test]
+    fn inv_08_the_largest_analysis_fits_one_packet() {
+        let mut analysis = largest();
+        bound(&mut analysis);
+        assert_eq!((analysis.regions.len(), analysis.measurements.len()), (14, MEASUREMENTS_MAX));
+        assert!(crate::client::is_plausible(&analysis));
+        let answer = Answer::Analysed(Box::new(analysis));
+        let packet = serde_json::to_vec(&Packet { resident_bytes: u64::MAX, answer }).unwrap();
+        assert!(packet.len() <= PACKET_BYTES_MAX, "{} bytes", packet.len());
+        println!("{} of {PACKET_BYTES_MAX} bytes", packet.len());
+    }
+}

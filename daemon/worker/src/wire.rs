@@ -15,8 +15,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Longest packet, bytes: an analysis with a hundred outlines fits.
-const PACKET_BYTES_MAX: usize = 128 << 10;
+/// Longest packet, bytes: the largest analysis fits (see `bounds.rs`).
+pub const PACKET_BYTES_MAX: usize = 128 << 10;
 /// Most files beside a packet: as many as a bundle may have.
 const FILES_MAX: usize = 32;
 

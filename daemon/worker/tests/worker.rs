@@ -68,7 +68,8 @@ fn an_object_that_no_model_is_meant_for_is_not_even_read() {
 fn a_picture_that_can_be_taken_again_is_ungradable_and_names_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let device = replay(folder.path(), 0.0);
-    let strict = TestBundle::new().edit("[[outputs]]", "[quality]\nexposure_min = 0.2\n[[outputs]]");
+    let strict =
+        TestBundle::new().edit("[[networks.outputs]]", "[networks.quality]\nexposure_min = 0.2\n[[networks.outputs]]");
     let mut worker = start(config(program(), &device, vec![strict.write(&folder.path().join("a"))]));
     let mut small = header(1);
     small.rows_px = Some(7);

@@ -13,7 +13,7 @@ const CACHE_BYTES_MAX: usize = 32 << 20;
 /// Where parts come from.
 pub enum Canvas {
     /// Tiles of a slide.
-    Slide(Tiles),
+    Slide(Box<Tiles>),
     /// One frame.
     Frame(Frame),
 }

@@ -114,7 +114,7 @@ fn tell(
         match &told.kind {
             Kind::Mask(mask) => {
                 if look.with_maps && look.mask.is_none() {
-                    look.mask = Some(read::mask_labels(answer, &place, mask.threshold));
+                    look.mask = Some(read::mask_as_told(mask, answer, &place));
                 }
                 let regions = read::mask(mask, answer, &place);
                 if let Some(reason) = read::missing(mask, &regions) {

@@ -124,7 +124,7 @@ fn look_at(look: &mut Look<'_>, question: Question<'_>) -> Result<Verdict, Stop>
 /// What is looked at.
 enum Subject {
     /// A slide's specimen.
-    Slide(Tiles, FrameGeometry),
+    Slide(Box<Tiles>, FrameGeometry),
     /// A slide's label or overview.
     NoSpecimen,
     /// One frame, with its number from 1.
@@ -145,7 +145,7 @@ fn open(question: Question<'_>) -> Result<Subject, Stop> {
     };
     let geometry = object.geometry();
     match object.slide().cloned() {
-        Some(slide) if slide.shows_volume() => Ok(Subject::Slide(Tiles::new(object, slide), geometry)),
+        Some(slide) if slide.shows_volume() => Ok(Subject::Slide(Box::new(Tiles::new(object, slide)), geometry)),
         Some(_) => Ok(Subject::NoSpecimen),
         None => {
             let index = object.frames() / 2;

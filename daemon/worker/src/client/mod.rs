@@ -14,6 +14,8 @@ mod types;
 mod versions;
 
 pub use control::{Control, Progress, STOP_SEEN_MAX};
+#[cfg(test)]
+pub(crate) use plausible::is_plausible;
 pub(crate) use types::PICTURE_SEALS;
 pub use types::{Evaluated, ModelState, ModelStatus, Picture, StartError, WorkerConfig, WorkerError, WorkerStatus};
 

@@ -3,6 +3,7 @@
 
 #[path = "../../../infer/tests/support/mod.rs"]
 pub mod bundle;
+pub mod slide;
 
 use fovea_core::{Analysis, ObjectHeader, StageTimes, Uid, Verdict, sop_class};
 use fovea_worker::{Worker, WorkerConfig};
