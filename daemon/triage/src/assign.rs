@@ -3,7 +3,8 @@
 //! In: an item, the readers with what each has open, a moment. Out: one reader; or that anyone of a grade may; or that it
 //! waits, until when and why; or that nothing is left to read.
 //! Promise: pure; no reader reads one item twice; whoever is chosen does the task and is on duty; what nobody can take now
-//! stays in the list, and from when it is due neither capacity nor grade holds it back while anyone is on duty.
+//! stays in the list, and from when it is due no capacity holds it back, nor its first reading a grade. Later readings wait
+//! for the grade: they are what makes good that a first one did not.
 
 use crate::config::Config;
 use crate::reader::{Grade, Reader};
@@ -15,7 +16,8 @@ use std::cmp::Ordering;
 /// Why an item waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Waiting {
-    /// Nobody reads this task, or all who do have read this item: a person must add a reader.
+    /// Nobody reads this task, or all who do (of a second or third reading: all of the grade) have read this item: a person
+    /// must add a reader.
     NobodyLeft,
     /// Nobody of the grade is on duty, or nobody at all once the item is due.
     NobodyOnDuty,
@@ -85,6 +87,7 @@ pub fn assign<'a>(config: &'a Config, item: &Item, open: &[u32], now: UnixMicros
     });
     let due = is_due(config, item, now);
     let careful = careful(item, stage);
+    let candidates = candidates.filter(|candidate| candidate.graded || stage == Stage::First);
     let best = candidates.clone().filter(|candidate| candidate.on_duty && (due || candidate.as_asked()));
     match best.min_by(|one, other| one.tier().cmp(&other.tier()).then_with(|| one.compare(other, careful))) {
         Some(chosen) => {
@@ -96,15 +99,16 @@ pub fn assign<'a>(config: &'a Config, item: &Item, open: &[u32], now: UnixMicros
 }
 
 /// Whether `reader` may take `item` from the list now, asked for or not: the task fits, the reader has not read it, and
-/// the grade is met, or the item is due and nobody of the grade is on duty. A person who is there may read off duty.
+/// the grade is met, or it is the first reading of a due item and nobody of the grade is on duty. A person who is there may read off duty.
 #[must_use]
 pub fn may_read(config: &Config, reader: &Reader, item: &Item, now: UnixMicros) -> bool {
-    let Step::Read { grade, .. } = next_step(config, item) else { return false };
+    let Step::Read { stage, grade } = next_step(config, item) else { return false };
     let graded_on_duty = || {
         let able = config.readers().iter().filter(|other| may_ever(other, item) && other.grade >= grade);
         able.into_iter().any(|other| other.duty.is_on(now))
     };
-    may_ever(reader, item) && (reader.grade >= grade || (is_due(config, item, now) && !graded_on_duty()))
+    may_ever(reader, item)
+        && (reader.grade >= grade || (stage == Stage::First && is_due(config, item, now) && !graded_on_duty()))
 }
 
 /// The list of one reader at `now`: the items that [`may_read`] allows, in order.

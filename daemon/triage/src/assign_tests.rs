@@ -157,6 +157,11 @@ open_max = 1
     assert_eq!(found(monday(9), &[1, 1], monday(10)), Ok(("senior".into(), true)));
     let once = read(&item(Subject::Significant, monday(13)), &[("trained", Grade::Trained, Call::Positive)]);
     assert_eq!(next_step(&config, &once), Step::Read { stage: Stage::Second, grade: Grade::Senior });
+    // Which waits for a senior, however long it is due: no second trained reader ends it.
+    let senior_later =
+        |why, next_duty| Err(Assignment::Waits { why, next_duty, stage: Stage::Second, escalated: true });
+    assert_eq!(to(&config, &once, &[], monday(14)), senior_later(Waiting::NobodyOnDuty, Some(monday(32))));
+    assert_eq!(to(&config, &once, &[1], monday(33)), Ok(("senior".into(), true)));
     // At night nobody is there; the one who comes first is named.
     assert_eq!(found(monday(13), &[], monday(21)), waits(Waiting::NobodyOnDuty, Some(monday(32)), true));
     // Whom nobody is left to read for says so.
@@ -191,6 +196,16 @@ fn two_who_differ_are_settled_by_the_most_experienced_third() {
         settled.readings.push(Reading { reader: "expert".into(), grade: Grade::Expert, call });
         assert_eq!(next_step(&config, &settled), Step::Done(call));
     }
+}
+
+#[test]
+fn two_below_the_grade_settle_nothing_even_when_they_agree() {
+    let config = config(ROOM);
+    let trained = |name| (name, Grade::Trained, Call::Negative);
+    let twice = read(&item(Subject::Significant, monday(9)), &[trained("trained"), trained("gone")]);
+    assert_eq!(next_step(&config, &twice), Step::Read { stage: Stage::Adjudication, grade: Grade::Senior });
+    let clear = Item { readings: twice.readings.clone(), ..item(Subject::Clear, monday(9)) };
+    assert_eq!(next_step(&config, &clear), Step::Done(Call::Negative));
 }
 
 #[test]
@@ -296,10 +311,17 @@ proptest! {
                     prop_assert_eq!(escalated, is_due(&config, &item, now));
                     return Ok(());
                 }
-                Assignment::Done(_) => return Ok(()),
+                Assignment::Done(_) => {
+                    // Never without the grade that the finding asked for.
+                    let best = item.readings.iter().map(|reading| reading.grade).max();
+                    prop_assert!(best >= Some(Grade::from(item.reader_grade)));
+                    return Ok(());
+                }
                 Assignment::Anyone { .. } => prop_assert!(false, "readers are configured"),
             }
         }
         prop_assert!(matches!(next_step(&config, &item), Step::Done(_)));
+        let best = item.readings.iter().map(|reading| reading.grade).max();
+        prop_assert!(best >= Some(Grade::from(item.reader_grade)));
     }
 }

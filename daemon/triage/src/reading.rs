@@ -63,7 +63,7 @@ pub enum Step {
 ///
 /// - First: senior for what the finding asks a senior for, else any grade.
 /// - Second, when the rule asks for one, and always when the first reader was below the grade asked for.
-/// - Adjudication, when two differ: the third reader's call stands, whatever it is.
+/// - Adjudication, when two differ or both were below the grade: the third reader's call stands, whatever it is.
 #[must_use]
 pub fn next_step(config: &Config, item: &Item) -> Step {
     let rule = config.rule(&item.task);
@@ -75,8 +75,9 @@ pub fn next_step(config: &Config, item: &Item) -> Step {
             Step::Read { stage: Stage::Second, grade: rule.second_grade }
         }
         [only] => Step::Done(only.call),
-        [first, second] if first.call != second.call => {
-            Step::Read { stage: Stage::Adjudication, grade: rule.adjudicator_grade }
+        // Two who agree but were both below the grade settle nothing either.
+        [first, second] if first.call != second.call || first.grade.max(second.grade) < asked => {
+            Step::Read { stage: Stage::Adjudication, grade: asked.max(rule.adjudicator_grade) }
         }
         [_, second] => Step::Done(second.call),
         [_, _, third, ..] => Step::Done(third.call),

@@ -98,10 +98,14 @@ fn ten_thousand_items_have_ten_thousand_places() {
             item(number, (number * 7919 % 300) as i64, priority(number), Some((number * 31 % 97) as f64 / 97.0))
         })
         .collect();
-    let started = std::time::Instant::now();
-    let mut places = indexes(&Config::default(), &items, 300);
+    let mut places = Vec::new();
+    let times = std::array::from_fn::<_, 9, _>(|_| {
+        let started = std::time::Instant::now();
+        places = indexes(&Config::default(), &items, 300);
+        started.elapsed()
+    });
     // Seen with --nocapture; no machine's speed is asserted.
-    println!("10,000 items ordered in {:?}", started.elapsed());
+    println!("10,000 items ordered: fastest of 9 {:?}", times.iter().min());
     places.sort_unstable();
     assert!(places.into_iter().eq(0..10_000));
 }
