@@ -20,7 +20,7 @@ import stain
 import tiles
 
 SEED = 20260524
-FOLDS = 3
+FOLDS = 2
 LIKENESS = 8.0
 """Fields nearer than this (Lab levels, average linkage) are taken for neighbours of one slide."""
 

@@ -25,12 +25,14 @@ import nonsense
 import stain
 import tiles
 from shared import compiled, save
-from tissue import TissueNet
+from tissue import LEVELS, TissueNet, statistics
 
 SEED = 20260526
 ANSWERS = ("fit", "not_stained_tissue", "empty_field", "out_of_focus")
-CHANNELS = 80
-"""Of the frozen part's answer."""
+READ_BLOCK = 7
+"""Block whose numbers are read: deep enough for texture, shallow enough not to know ImageNet's classes only."""
+
+CHANNELS = LEVELS[READ_BLOCK]
 
 TINTS = torch.tensor(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, -1, 0], [0, -1, 1], [1, 0, -1]], dtype=torch.float32
@@ -45,7 +47,7 @@ BLOCK = 8
 
 
 class Gate(nn.Module):
-    """Four logits from mean, spread and greatest value of each frozen channel, and from the picture's colours."""
+    """Four logits from the backbone's numbers at block 7, and from the picture's colours."""
 
     def __init__(self) -> None:
         """Untrained; `shift` and `scale` bring each number to about -1 to 1."""
@@ -56,9 +58,9 @@ class Gate(nn.Module):
         self.outer = nn.Linear(HIDDEN, len(ANSWERS))
         self.dropout = nn.Dropout(0.2)
 
-    def forward(self, images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """N x 3 x 224 x 224 and N x 80 x 14 x 14 -> N x 4."""
-        return self.from_pooled(pooled(images, features))
+    def forward(self, image: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """N x 3 x 224 x 224 and the backbone's numbers at block 7, N x 240 -> N x 4."""
+        return self.from_pooled(torch.cat([numbers, colours(image)], dim=1))
 
     def from_pooled(self, numbers: torch.Tensor) -> torch.Tensor:
         """N x NUMBERS -> N x 4."""
@@ -66,19 +68,12 @@ class Gate(nn.Module):
         return self.outer(self.dropout(F.relu(self.inner(x))))
 
 
-def pooled(images: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """What the gate judges by, N x NUMBERS.
-
-    Of each frozen channel: mean, mean distance from the mean, greatest. Of each tint, on the picture averaged over
-    4 x 4 pixels: mean, mean of what is above zero, mean distance from the mean.
-    """
-    mean = features.mean(dim=(2, 3), keepdim=True)
-    spread = (features - mean).abs().mean(dim=(2, 3))
-    tints = F.conv2d(F.avg_pool2d(images, 4), TINTS[:, :, None, None])
+def colours(image: torch.Tensor) -> torch.Tensor:
+    """N x 3 x rows x columns -> N x 18: of each tint, on the picture averaged over 4 x 4 pixels, the mean, the mean of
+    what is above zero, and the mean distance from the mean."""
+    tints = F.conv2d(F.avg_pool2d(image, 4), TINTS[:, :, None, None])
     tint = tints.mean(dim=(2, 3), keepdim=True)
-    tint_spread = (tints - tint).abs().mean(dim=(2, 3))
-    above = F.relu(tints).mean(dim=(2, 3))
-    return torch.cat([mean[:, :, 0, 0], spread, features.amax(dim=(2, 3)), tint[:, :, 0, 0], above, tint_spread], dim=1)
+    return torch.cat([tint[:, :, 0, 0], F.relu(tints).mean(dim=(2, 3)), (tints - tint).abs().mean(dim=(2, 3))], dim=1)
 
 
 # Pictures
@@ -99,8 +94,7 @@ class Numbers:
 
     def __init__(self, work: Path) -> None:
         """Compiles for one thread."""
-        net = TissueNet().eval()
-        self.model = compiled(Frozen(net.early), [BLOCK, 3, tiles.SIDE_PX, tiles.SIDE_PX])
+        self.model = compiled(Frozen(), [BLOCK, 3, tiles.SIDE_PX, tiles.SIDE_PX])
         self.work = work
 
     def of(self, name: str, pictures) -> np.ndarray:
@@ -122,64 +116,82 @@ class Numbers:
 
 
 class Frozen(nn.Module):
-    """Frozen part and pooling."""
+    """The backbone as far as the gate needs it."""
 
-    def __init__(self, early: nn.Module) -> None:
-        """Takes the tile network's frozen part."""
+    def __init__(self) -> None:
+        """With ImageNet weights."""
         super().__init__()
-        self.early = early
+        whole = TissueNet()
+        self.early = nn.Sequential(*whole.stem, *whole.blocks[: READ_BLOCK + 1])
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         """N x 3 x 224 x 224 -> N x NUMBERS."""
-        return pooled(images, self.early(images))
+        return torch.cat([statistics(self.early(image)), colours(image)], dim=1)
 
 
 def collect(options: argparse.Namespace) -> list[Kind]:
     """Every kind of picture."""
-    run, rng = Numbers(options.work), np.random.default_rng(SEED)
+    run = Numbers(options.work)
     lung, dsb = tiles.load(options.lung), fields.load(options.fields)
     tissue = [*lung.pictures, *(p for p in dsb.pictures for _ in range(4))]
 
-    def some(count: int) -> list[np.ndarray]:
-        return [tissue[i] for i in rng.choice(len(tissue), count, replace=False)]
+    def some(count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        return (tissue[i] for i in rng.choice(len(tissue), count, replace=False))
 
-    kinds = _tissue_kinds(run, lung, dsb, options, rng)
-    spare = [tiles.view(p, rng) for p in some(900)]
-    kinds.append(Kind("out of focus", 3, run.of("out of focus", (nonsense.blurred(p, rng) for p in [*spare, *some(300)]))))
-    kinds.append(Kind("bare glass", 2, run.of("bare glass", (nonsense.empty(rng) for _ in range(300)))))
+    def defocused(rng: np.random.Generator) -> Iterator[np.ndarray]:
+        yield from (nonsense.blurred(tiles.view(p, rng), rng) for p in some(700, rng))
+        yield from (nonsense.blurred(p, rng) for p in some(300, rng))
+
+    kinds = _tissue_kinds(run, lung, dsb)
+    kinds.append(Kind("out of focus", 3, run.of("out of focus", defocused(_rng(1)))))
+    kinds.append(Kind("bare glass", 2, run.of("bare glass", _drawn(nonsense.empty, 300, _rng(2)))))
     archives = {"retina": options.retina, "thyroid ultrasound": options.thyroid, "breast ultrasound": options.breast}
     for number, (name, path) in enumerate(archives.items()):
         kinds.append(Kind(name, 1, run.of(name, nonsense.from_zip(path, 140, number))))
     photographs = nonsense.photographs(options.wheel)
-    kinds.append(Kind("photographs", 1, run.of("photographs", nonsense.crops(photographs, 300, rng))))
+    kinds.append(Kind("photographs", 1, run.of("photographs", nonsense.crops(photographs, 300, _rng(3)))))
     stained_brown = [nonsense.one_of(options.wheel, "ihc.png")]
-    kinds.append(Kind("immunostain", 1, run.of("immunostain", [*stained_brown, *nonsense.crops(stained_brown, 80, rng, 0.4)])))
-    for name, draw in nonsense.DRAWN.items():
-        kinds.append(Kind(name, 1, run.of(name, (draw(rng) for _ in range(90)))))
-    for name, spoil in nonsense.SPOILED.items():
-        kinds.append(Kind(name, 1, run.of(name, (spoil(p, rng) for p in some(180)))))
+    kinds.append(Kind("immunostain", 1, run.of("immunostain", [*stained_brown, *nonsense.crops(stained_brown, 80, _rng(4), 0.4)])))
+    for number, (name, draw) in enumerate(nonsense.DRAWN.items()):
+        kinds.append(Kind(name, 1, run.of(name, _drawn(draw, 90, _rng(10 + number)))))
+    for number, (name, spoil) in enumerate(nonsense.SPOILED.items()):
+        kinds.append(Kind(name, 1, run.of(name, _spoiled(spoil, some(180, _rng(30 + number)), _rng(40 + number)))))
     return kinds
 
 
-def _tissue_kinds(run: Numbers, lung: tiles.Tiles, dsb: fields.Fields, options, rng) -> list[Kind]:
-    """What must pass: lung tiles and DSB fields, as they are and as other laboratories would show them."""
-    def seen() -> Iterator[np.ndarray]:
-        for picture in lung.pictures:
-            yield from (picture, tiles.view(picture, rng), tiles.view(picture, rng), stain.perturb(picture, rng))
+def _rng(number: int) -> np.random.Generator:
+    """A generator of its own for each kind: what is already on disk changes no other kind."""
+    return np.random.default_rng([SEED, number])
 
-    numbers = run.of("lung", seen()).reshape(len(lung.names), 4, -1)
-    views = 6
-    crops = run.of(
-        "fields crops",
-        (fields.crop(p, s, 240, rng)[0] for p, s in zip(dsb.pictures, dsb.labels, strict=True) for _ in range(views)),
-    )
+
+def _drawn(draw, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    return (draw(rng) for _ in range(count))
+
+
+def _spoiled(spoil, pictures, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    return (spoil(picture, rng) for picture in pictures)
+
+
+def _tissue_kinds(run: Numbers, lung: tiles.Tiles, dsb: fields.Fields) -> list[Kind]:
+    """What must pass: lung tiles and DSB fields, as they are and as other laboratories would show them."""
+
+    def seen(rng: np.random.Generator) -> Iterator[np.ndarray]:
+        for picture in lung.pictures:
+            yield from (picture, tiles.view(picture, rng), stain.perturb(picture, rng))
+
+    def crops(rng: np.random.Generator) -> Iterator[np.ndarray]:
+        for picture, labels in zip(dsb.pictures, dsb.labels, strict=True):
+            yield from (fields.crop(picture, labels, 240, rng)[0] for _ in range(views))
+
+    views = 5
+    numbers = run.of("lung", seen(_rng(60))).reshape(len(lung.names), 3, -1)
     apart = dsb.groups + 100_000
     return [
         Kind("lung tiles", 0, numbers[:, 0], lung.groups),
-        Kind("lung tiles, shaken", 0, numbers[:, 1:3].reshape(-1, numbers.shape[2]), np.repeat(lung.groups, 2)),
-        Kind("lung tiles, perturbed", 0, numbers[:, 3], lung.groups),
+        Kind("lung tiles, shaken", 0, numbers[:, 1], lung.groups),
+        Kind("lung tiles, perturbed", 0, numbers[:, 2], lung.groups),
         Kind("nuclei fields", 0, run.of("fields", dsb.pictures), apart),
-        Kind("nuclei fields, shaken", 0, crops, np.repeat(apart, views)),
+        Kind("nuclei fields, shaken", 0, run.of("fields crops", crops(_rng(61))), np.repeat(apart, views)),
     ]
 
 

@@ -25,7 +25,7 @@ from common.backbone import Pyramid, slow_batch_norm
 SIDE_PX = 256
 """Side of a window that is served."""
 
-CROP_PX = 224
+CROP_PX = 192
 """Side of a crop in training."""
 
 FROZEN_BLOCKS = 3
@@ -70,9 +70,9 @@ class NucleiNet(nn.Module):
             block.eval()
         return self
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         """N x 3 x side x side -> N x 2 x side x side: logits of interior and border."""
-        kept = self.encoder(images)
+        kept = self.encoder(image)
         x = self.bottom(kept[-1])
         for mix, beside in zip(reversed(self.up), reversed(kept[:-1]), strict=True):
             x = mix(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], dim=1))
@@ -156,11 +156,11 @@ def probabilities(net: NucleiNet, window: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Folds, then the final network."""
+    """The final network, then the folds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--half", action="store_true", help="compute in bfloat16 where that is faster")
     parser.add_argument("--only", nargs="*", help="names of networks to train: fold0 ... final")
@@ -170,8 +170,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     known = fields.load(options.data)
     start = time.process_time()
-    plan = [(f"fold{number}", train) for number, (train, _) in enumerate(known.folds())]
-    plan.append(("final", np.arange(len(known.names))))
+    plan = [("final", np.arange(len(known.names)))]
+    plan += [(f"fold{number}", train) for number, (train, _) in enumerate(known.folds())]
     for name, train in plan:
         if not options.only or name in options.only:
             fit(name, known, train, options)

@@ -18,6 +18,9 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from common.export import EXACT  # noqa: E402  (the path had to be set first)
 
+# A recipe shares its cores with other work; a thread that is tied to one of them waits where another is idle.
+EXACT["ENABLE_CPU_PINNING"] = False
+
 
 def compiled(net: torch.nn.Module, shape: list[int]) -> ov.CompiledModel:
     """A torch module as a compiled FP32 model of fixed shape: answers of frozen parts come three times faster so."""

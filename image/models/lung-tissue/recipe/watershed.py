@@ -9,7 +9,8 @@ ends with the frame, neighbours share at least 32 pixels. A pixel's value comes 
 inner part it lies, where the line between windows i and i + 1 is drawn at floor((start[i] + 256 + start[i + 1]) / 2):
 pixels below it belong to window i. Rows and columns are settled alike and separately. No averages: the values are the
 network's own, and a pixel is nearer to the middle of its window than to that of any other. A frame with a side below
-256 is widened to 256 to the right and below with black, and the maps are cut back to the frame.
+256 is widened to 256 to the right and below by mirroring at its last pixel (d c b a | b c d ...: the edge is not
+repeated; where the mirror is used up it turns again), and the maps are cut back to the frame.
 
 Watershed.
 1. Each probability p becomes the whole number floor(p * 65535 + 0.5); so do the thresholds.
@@ -67,9 +68,9 @@ def parts(length: int) -> list[tuple[int, int, int]]:
 
 
 def widened(frame: np.ndarray) -> np.ndarray:
-    """The frame with black to the right and below, until both sides have 256 pixels."""
+    """The frame, mirrored to the right and below until both sides have 256 pixels."""
     more = [(0, max(0, WINDOW_PX - side)) for side in frame.shape[:2]]
-    return np.pad(frame, [*more, *[(0, 0)] * (frame.ndim - 2)])
+    return np.pad(frame, [*more, *[(0, 0)] * (frame.ndim - 2)], mode="reflect")
 
 
 def stitched(frame: np.ndarray, answer) -> np.ndarray:
