@@ -52,7 +52,8 @@ class Parts:
 def early_and_late(side_px: int, frozen_blocks: int) -> tuple[nn.Sequential, nn.Sequential]:
     """(early, late): the stem and the first blocks, without gradients, and the rest with the last convolution.
 
-    `late(early(x))` is N x 1280 x side/32 x side/32. Keep `early` in inference mode: its answers can then be computed once.
+    `late(early(x))` is N x 1280 x side/32 x side/32. Keep `early` in inference mode: its answers can then be computed
+    once.
     """
     parts = Parts(side_px)
     early = nn.Sequential(*parts.stem, *parts.blocks[:frozen_blocks]).eval()

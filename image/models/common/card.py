@@ -1,8 +1,8 @@
 """Fills a card's template: every number in a card comes from results.json.
 
 In: a text with `$names` and the nested results. Out: the text. A name is the path in the results joined with `_`:
-`cross_validation.auc_95[0]` is `$cross_validation_auc_95_0`, with three digits; `_pc` at its end gives a share in percent
-with one digit.
+`cross_validation.auc_95[0]` is `$cross_validation_auc_95_0`, with three digits; `_pc` at its end gives a share in
+percent with one digit.
 Promise: a name that the results do not hold is an error, never a blank.
 """
 

@@ -1,4 +1,4 @@
-"""From a trained torch module to the files of a bundle: FP32 IR, INT8 IR, and a runner that answers as the appliance does.
+"""From a trained torch module to a bundle's files: FP32 IR, INT8 IR, and a runner that answers as the appliance does.
 
 In: a torch module with one input and one or more outputs. Out: OpenVINO models, .xml and .bin.
 Promise: static shapes, named tensors, one thread and exact FP32 in the runner, no trace of the machine in the files.
@@ -30,7 +30,7 @@ def tensor(picture: np.ndarray, mean: Iterable[float], std: Iterable[float]) -> 
 
 
 def to_ir(net: torch.nn.Module, shape: list[int], outputs: list[str], name: str = "image") -> ov.Model:
-    """FP32 IR with static input `shape` [1, channels, rows, columns]; `outputs` name what `forward` returns, in order."""
+    """FP32 IR, static input `shape` [1, channels, rows, columns]; `outputs` name what `forward` returns, in order."""
     net.eval()
     model = ov.convert_model(net, example_input=torch.zeros(shape), input=[(name, shape)])
     if len(model.outputs) != len(outputs):

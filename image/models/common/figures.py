@@ -30,7 +30,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def nll(logits: np.ndarray, truth: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean negative log likelihood: of yes/no (logits N, or N x K independent) or of classes (logits N x K, truth N)."""
+    """Mean negative log likelihood: of yes/no (logits like truth) or of classes (logits N x K, truth N)."""
     z, t = np.asarray(logits, np.float64) / temperature, np.asarray(truth)
     if z.ndim == t.ndim:
         return float(np.mean(np.logaddexp(0, z) - t * z))

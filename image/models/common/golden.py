@@ -40,7 +40,9 @@ def activated(raw: dict[str, np.ndarray], outputs: list[dict]) -> list[np.ndarra
     return out
 
 
-def write(bundle: Path, network: str, pictures: np.ndarray, raw_fp32: dict[str, np.ndarray], outputs: list[dict]) -> dict:
+def write(
+    bundle: Path, network: str, pictures: np.ndarray, raw_fp32: dict[str, np.ndarray], outputs: list[dict]
+) -> dict:
     """Writes both files; the table `[networks.golden]` without its tolerances."""
     if pictures.dtype != np.uint8:
         raise ValueError("golden inputs are u8")

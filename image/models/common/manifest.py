@@ -26,7 +26,7 @@ def render(table: dict) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-INLINE = ("code", "classes", "reasons", "required")
+INLINE = ("code", "family", "classes", "reasons", "required")
 """Keys whose tables stand on one line each."""
 
 

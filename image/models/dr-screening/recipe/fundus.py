@@ -1,8 +1,7 @@
-"""Fundus photographs: from a picture to what the network sees, and what the picture is worth.
+"""Fundus photographs: labels, lesion masks, and training views.
 
-In: RGB pictures (u8, rows x columns x 3). Out: the square around the retina, tensors, quality numbers, training views.
-Promise: geometry and quality follow the same definitions as the appliance's preprocess stage (region of interest =
-bounding square of the bright disc, padded black; exact area-average resize), so that limits and weights hold there.
+In: the data folder (labels.csv, images.zip, lesions.zip). Out: RGB pictures (u8), labels, masks, random views.
+Promise: a photograph that occurs twice is used once; a lesion mask is used only where its photograph is one of these.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-SIDE_PX = 384
-"""Width and height of the network's input."""
+from network import MAP_SIDE, SIDE_PX
+from retina import to_u8
 
-QUALITY_SIDE_PX = 512
-"""Width and height at which the quality numbers are taken."""
+LESIONS = ("MA", "HE", "EX", "SE")
+"""Masks that count as lesions: microaneurysms, haemorrhages, hard and soft exudates."""
 
-MEAN = np.array([0.498, 0.498, 0.498], np.float32)
-STD = np.array([0.502, 0.502, 0.502], np.float32)
-"""Normalisation that the ImageNet weights were trained with: (value - 127) / 128."""
+SAME_PHOTOGRAPH = 0.999
+"""Least correlation of two pictures at 48 x 48 pixels that makes them one photograph."""
 
 
 @dataclass(frozen=True)
@@ -70,156 +68,87 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-# Region of interest
+def lesion_masks(data: Path, pictures: list[np.ndarray]) -> dict[int, np.ndarray]:
+    """Index of a photograph -> union of its lesion masks (u8, 0 or 1, size of the photograph).
 
-
-@dataclass(frozen=True)
-class Disc:
-    """The retina found in a frame: its pixels, its bounding box, and how much of its full circle is there."""
-
-    mask: np.ndarray
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def side(self) -> int:
-        """Side of the bounding square."""
-        return max(self.width, self.height)
-
-    @property
-    def field(self) -> float:
-        """Area of the disc inside the frame / area of the full circle fitted to it, at most 1."""
-        return min(1.0, float(self.mask.sum()) / (np.pi / 4 * self.side**2))
-
-
-def find_disc(rgb: np.ndarray) -> Disc | None:
-    """Finds the bright disc on its dark surround, or None where nothing is brighter than the surround."""
-    bright = cv2.medianBlur(rgb.max(axis=2), 5)
-    # Relative to the bright part of the picture, so that an underexposed retina is still found.
-    threshold = np.clip(0.12 * np.percentile(bright, 95), 4, 24)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats((bright > threshold).astype(np.uint8))
-    if count < 2:
-        return None
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    left, top, width, height, area = (int(v) for v in stats[largest])
-    if area < 0.05 * bright.size:
-        return None
-    outline, _ = cv2.findContours((parts == largest).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    # Dark spots inside the retina belong to it: the outline is filled.
-    mask = cv2.drawContours(np.zeros(bright.shape, np.uint8), outline, -1, 1, cv2.FILLED)
-    return Disc(mask, left, top, width, height)
-
-
-def crop_square(plane: np.ndarray, disc: Disc) -> np.ndarray:
-    """Cuts the disc's bounding square, black where it leaves the frame."""
-    left = disc.left - (disc.side - disc.width) // 2
-    top = disc.top - (disc.side - disc.height) // 2
-    out = np.zeros((disc.side, disc.side, *plane.shape[2:]), plane.dtype)
-    rows = slice(max(top, 0), min(top + disc.side, plane.shape[0]))
-    columns = slice(max(left, 0), min(left + disc.side, plane.shape[1]))
-    out[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = plane[rows, columns]
-    return out
-
-
-def retina_square(rgb: np.ndarray) -> np.ndarray:
-    """The square around the retina, or the padded frame where no disc is found."""
-    disc = find_disc(rgb)
-    if disc is None:
-        rows, columns = rgb.shape[:2]
-        disc = Disc(np.ones((rows, columns), np.uint8), 0, 0, columns, rows)
-    return crop_square(rgb, disc)
-
-
-def area_weights(source: int, target: int) -> np.ndarray:
-    """Row i holds the share of every source sample in target sample i: exact box average, up or down."""
-    edges = np.arange(target + 1) * (source / target)
-    starts = np.arange(source)
-    overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-    return (np.clip(overlap, 0, None) * (target / source)).astype(np.float32)
-
-
-def area_resize(square: np.ndarray, side: int) -> np.ndarray:
-    """Area-average resize of a square picture to `side`; float32 in the source's units."""
-    weights = area_weights(square.shape[0], side)
-    planes = np.atleast_3d(square).astype(np.float32)
-    out = np.stack([weights @ planes[..., c] @ weights.T for c in range(planes.shape[2])], axis=2)
-    return out if square.ndim == 3 else out[..., 0]
-
-
-def to_u8(picture: np.ndarray) -> np.ndarray:
-    """Rounds to u8."""
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
-
-
-def tensor(resized: np.ndarray) -> np.ndarray:
-    """Rows x columns x 3 in 0..255 -> 3 x rows x columns, normalised float32."""
-    return ((resized.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)
-
-
-# Quality
-
-
-def quality(rgb: np.ndarray) -> dict[str, float] | None:
-    """focus, exposure, clipped and field of a picture; None where no retina is found.
-
-    - focus: variance of the 4-neighbour Laplacian of green, at least 8 px inside the disc, / (mean green + 1)^2 * 1000.
-    - exposure: mean BT.601 luminance over the disc / 255.
-    - clipped: share of disc pixels with any channel at 250 or more.
-    - field: share of the fitted circle that is inside the frame.
+    The masks come with photographs of their own. Most are among `pictures`; the others may belong to the data set's
+    test part and are left alone.
     """
-    disc = find_disc(rgb)
-    if disc is None:
-        return None
-    # Rounded to levels as the appliance does: the rounding itself adds 20/12 to the Laplacian's variance.
-    square = np.rint(area_resize(crop_square(rgb, disc), QUALITY_SIDE_PX))
-    mask = area_resize(crop_square(disc.mask, disc), QUALITY_SIDE_PX) >= 0.5
-    framed = np.pad(mask.astype(np.uint8), 1)
-    inner = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1] > 8
-    if not inner.any():
-        return None
-    green = square[..., 1]
-    kernel = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)
-    laplacian = cv2.filter2D(green, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
-    luminance = square @ np.array([0.299, 0.587, 0.114], np.float32)
-    return {
-        "focus": float(laplacian[inner].var() / (green[mask].mean() + 1) ** 2 * 1000),
-        "exposure": float(luminance[mask].mean() / 255),
-        "clipped": float((square[mask].max(axis=1) >= 250).mean()),
-        "field": disc.field,
-    }
+    known = np.stack([_thumbnail(picture) for picture in pictures])
+    found: dict[int, np.ndarray] = {}
+    with zipfile.ZipFile(data / "lesions.zip") as archive:
+        names = set(archive.namelist())
+        for name in sorted(n for n in names if n.endswith(".jpg")):
+            picture = decode_rgb(archive.read(name))
+            likeness = known @ _thumbnail(picture)
+            if likeness.max() < SAME_PHOTOGRAPH:
+                continue
+            union = np.zeros(picture.shape[:2], np.uint8)
+            for kind in LESIONS:
+                mask = f"{name[:-4]}_{kind}.png"
+                if mask in names:
+                    union |= (decode_rgb(archive.read(mask))[..., 0] > 0).astype(np.uint8)
+            found[int(likeness.argmax())] = union
+    return found
+
+
+def _thumbnail(picture: np.ndarray) -> np.ndarray:
+    small = cv2.resize(picture, (48, 48), interpolation=cv2.INTER_AREA).astype(np.float64)
+    flat = ((small - small.mean()) / small.std()).ravel()
+    return flat / np.linalg.norm(flat)
 
 
 # Training views
 
 
-def view(square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One random view of a retina square as another camera and another hand might have taken it; SIDE_PX, u8."""
-    moved = _move(square, rng)
-    # OpenCV's area mode equals `area_resize` where it shrinks, and is many times faster.
-    shrinks = moved.shape[0] >= SIDE_PX
-    out = cv2.resize(moved, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    out = _recolour(out, rng)
-    return _degrade(out, rng)
+@dataclass(frozen=True)
+class View:
+    """A picture as the network sees it and, where there is a mask, the share of lesion in each field of the map."""
+
+    picture: np.ndarray
+    lesions: np.ndarray | None
 
 
-def _move(square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def plain(square: np.ndarray, mask: np.ndarray | None) -> View:
+    """The retina square as the appliance gives it to the network."""
+    return View(_shrink(square), None if mask is None else _to_map(mask))
+
+
+def view(square: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator) -> View:
+    """One random view of a retina square as another camera and another hand might have taken it."""
+    matrix, circle, across, down = _movement(square.shape[0], rng)
+    out = _degrade(_recolour(_shrink(_moved(square, matrix, circle, across, down)), rng), rng)
+    return View(out, None if mask is None else _to_map(_moved(mask, matrix, circle, across, down)))
+
+
+def _shrink(square: np.ndarray) -> np.ndarray:
+    # OpenCV's area mode equals the appliance's exact area average where it shrinks, and is many times faster.
+    shrinks = square.shape[0] >= SIDE_PX
+    return cv2.resize(square, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _to_map(mask: np.ndarray) -> np.ndarray:
+    return cv2.resize(mask.astype(np.float32), (MAP_SIDE, MAP_SIDE), interpolation=cv2.INTER_AREA)
+
+
+def _movement(side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None, bool, bool]:
     """Flip, turn, scale, shift; sometimes a full circle, as cameras give that do not cut the disc's top and bottom."""
-    side = square.shape[0]
-    round_field = rng.random() < 0.35
-    zoom = rng.uniform(1.15, 1.25) if round_field else rng.uniform(0.93, 1.10)
+    round_field = rng.random() < 0.3
+    zoom = rng.uniform(1.12, 1.22) if round_field else rng.uniform(0.94, 1.08)
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-20, 20), zoom)
-    matrix[:, 2] += rng.uniform(-0.03, 0.03, 2) * side
-    out = cv2.warpAffine(square, matrix, (side, side), flags=cv2.INTER_LINEAR)
+    matrix[:, 2] += rng.uniform(-0.02, 0.02, 2) * side
+    circle = None
     if round_field:
         circle = cv2.circle(np.zeros((side, side), np.uint8), (side // 2, side // 2), side // 2, 1, cv2.FILLED)
-        out = out * circle[..., None]
-    if rng.random() < 0.5:
-        out = out[:, ::-1]
-    if rng.random() < 0.3:
-        out = out[::-1]
-    return out
+    return matrix, circle, bool(rng.random() < 0.5), bool(rng.random() < 0.3)
+
+
+def _moved(plane: np.ndarray, matrix: np.ndarray, circle: np.ndarray | None, across: bool, down: bool) -> np.ndarray:
+    out = cv2.warpAffine(plane, matrix, plane.shape[1::-1], flags=cv2.INTER_LINEAR)
+    if circle is not None:
+        out = out * (circle[..., None] if out.ndim == 3 else circle)
+    out = out[:, ::-1] if across else out
+    return out[::-1] if down else out
 
 
 def _recolour(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -246,7 +175,8 @@ def _degrade(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.2))
     if rng.random() < 0.2:
-        picture = picture + rng.normal(0, rng.uniform(1, 5), picture.shape)
+        grain = rng.standard_normal(picture.shape, np.float32)
+        picture = picture + grain * np.float32(rng.uniform(1, 5))
     out = to_u8(picture)
     if rng.random() < 0.3:
         _, packed = cv2.imencode(".jpg", out[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 95))])
