@@ -197,23 +197,26 @@ fn worst_number(answer: &Answer, expected: &[u16]) -> (f64, f64) {
 
 /// Medians of every network, written into `measured`, and of a frame, returned; microseconds.
 fn time(networks: &mut Networks, tensors: &[Vec<f32>], measured: &mut [NetworkAdmission]) -> Result<u64, Refusal> {
-    let mut times = vec![[0; TIMED_RUNS]; tensors.len() + 1];
-    for run in 0..TIMED_RUNS {
+    let mut times = vec![Vec::with_capacity(TIMED_RUNS); tensors.len()];
+    let mut frames = Vec::with_capacity(TIMED_RUNS);
+    for _run in 0..TIMED_RUNS {
+        let mut frame_us = 0;
         for (network, tensor) in tensors.iter().enumerate() {
             let start = Instant::now();
             let failed = |source| Refusal::Run { network: measured[network].name.clone(), index: 0, source };
             networks.run(network, tensor).map_err(failed)?;
             let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            times[network][run] = elapsed_us;
-            times[tensors.len()][run] += elapsed_us;
+            times[network].push(elapsed_us);
+            frame_us += elapsed_us;
         }
+        frames.push(frame_us);
     }
-    let median = |times: &mut [u64; TIMED_RUNS]| {
+    let median = |times: &mut [u64]| {
         times.sort_unstable();
         times[TIMED_RUNS / 2]
     };
     for (measured, times) in measured.iter_mut().zip(&mut times) {
         measured.latency_us_p50 = median(times);
     }
-    Ok(times.last_mut().map_or(0, median))
+    Ok(median(&mut frames))
 }

@@ -122,6 +122,21 @@ proptest! {
     }
 }
 
+/// As a network's own enlargement has it: logits are mixed, not probabilities, so a sure inside beside an unsure outside
+/// does not push the rim out.
+#[test]
+fn the_rim_lies_where_the_logits_cross() {
+    let logits = [-1.0f64, 3.0];
+    let answer = map(2, 1, |x, _| 1.0 / (1.0 + (-logits[x as usize]).exp()));
+    let place = Place { roi: Roi { x: 0, y: 0, side: 80 }, width_px: 80, height_px: 80, ..frame(1, 1) };
+    let outline = &read::mask(&spec(), &answer, &place)[0].outline_px;
+    // The middles lie at 20 and 60; a quarter of the way between them the logit is 0.
+    let left = outline.iter().map(|point| point[0]).fold(f32::MAX, f32::min);
+    assert!((left - 30.0).abs() < 1e-3, "{left}");
+    let labels = read::mask_labels(&answer, &place, 0.5).labels;
+    assert_eq!(labels[..80].iter().position(|label| *label == 1), Some(30));
+}
+
 #[test]
 fn a_whole_map_is_outlined_where_the_tensor_and_the_frame_end() {
     let answer = map(7, 5, |_, _| 0.9);
@@ -167,6 +182,10 @@ fn regions_come_largest_first_and_small_ones_are_dropped() {
     assert_eq!(read::missing(&spec(), &[]).unwrap().code, "no_thing");
     assert_eq!(read::missing(&Mask { required: None, ..spec() }, &[]), None);
     assert_eq!(read::missing(&spec(), &read::mask(&spec(), &answer, &place)), None);
+    let covered = |map: read::LabelMap| map.labels.iter().filter(|label| **label == 1).count() as f64;
+    let told = covered(read::mask_as_told(&Mask { area_min_share: 0.01, ..spec() }, &answer, &place));
+    assert!((told / (all[0] + all[1]) - 1.0).abs() < 0.01, "{told} pixels for {all:?}");
+    assert!(covered(read::mask_labels(&answer, &place, 0.5)) > told, "the smallest is there");
     let bare = read::mask(&Mask { axes: false, ..spec() }, &answer, &place);
     assert_eq!(bare[0].measurements.len(), 1, "no axes where the bundle wants none");
     assert_eq!((&*bare[0].label, &bare[0].code), ("thing", &Some(spec().code)));
@@ -214,7 +233,8 @@ fn sizes_are_millimetres_where_the_object_is_calibrated_and_pixels_elsewhere() {
 #[test]
 fn a_nasty_outline_still_has_few_points() {
     // A comb: 128 teeth, each a corner that no simplification may skip, more than an outline may have.
-    let comb = map(512, 512, |x, y| if y < 200.0 || (y < 400.0 && (x as usize / 2) % 2 == 0) { 0.99 } else { 0.01 });
+    let comb =
+        map(512, 512, |x, y| if y < 200.0 || (y < 400.0 && (x as usize / 2).is_multiple_of(2)) { 0.99 } else { 0.01 });
     let place = frame(512, 4);
     let regions = read::mask(&spec(), &comb, &place);
     assert_eq!(regions.len(), 1);

@@ -67,3 +67,37 @@ fn hull(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
     half(&mut hull, &mut sorted.iter().rev().copied());
     hull
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_long_axis_is_the_greatest_distance_and_the_short_one_the_width_across(
+            points in prop::collection::vec((-50i32..50, -50i32..50), 3..40),
+        ) {
+            let points: Vec<[f64; 2]> = points.into_iter().map(|(x, y)| [f64::from(x), f64::from(y)]).collect();
+            let pairs = || points.iter().flat_map(|a| points.iter().map(move |b| (*a, *b)));
+            let distance = |a: [f64; 2], b: [f64; 2]| (a[0] - b[0]).hypot(a[1] - b[1]);
+            let greatest = pairs().map(|(a, b)| distance(a, b)).fold(0.0, f64::max);
+            let Some((long, short)) = axes(&points) else {
+                // All on one line.
+                let line = |(a, b): ([f64; 2], [f64; 2])| points.iter().all(|c| turn(a, b, *c) == 0.0);
+                prop_assert!(pairs().any(|(a, b)| a != b && line((a, b))) || greatest == 0.0);
+                return Ok(());
+            };
+            prop_assert!((long - greatest).abs() < 1e-9, "{} of {}", long, greatest);
+            // Several pairs may be as far apart: the width across one of them.
+            let across = |a: [f64; 2], b: [f64; 2]| {
+                let sides: Vec<f64> = points.iter().map(|c| turn(a, b, *c) / greatest).collect();
+                sides.iter().copied().fold(f64::MIN, f64::max) - sides.iter().copied().fold(f64::MAX, f64::min)
+            };
+            let fits = |(a, b): ([f64; 2], [f64; 2])| {
+                distance(a, b) > greatest - 1e-9 && (across(a, b) - short).abs() < 1e-9
+            };
+            prop_assert!(pairs().any(fits), "{} is not across", short);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::axes;
 use super::outline::{self, Contour};
+use super::watershed::for_each_component;
 use crate::answer::Answer;
 use crate::bundle::output::{Heat, Mask};
 use fovea_core::{Code, FrameGeometry, Measurement, PixelSize, Reason, Region, Roi};
@@ -65,10 +66,11 @@ pub fn heat(spec: &Heat, answer: &Answer, place: &Place) -> Vec<Region> {
     contours.into_iter().filter_map(region).collect()
 }
 
-/// Which pixels of the frame belong to a structure: 1 where the map, carried to the frame with bilinear weights, is at
-/// `threshold` or above. Regions' outlines are the same surface's level line; small regions and holes are kept here.
+/// Which pixels of the frame belong to a structure: 1 where the map's surface is at `threshold` or above.
 ///
-/// `map`: plane 0 is read. A pixel outside the region of interest is 0.
+/// - `map`: plane 0 is read; it is carried to the frame with bilinear weights, as logits, which is how networks are
+///   taught to be enlarged. Regions' outlines are the level line of the same surface.
+/// - A pixel outside the region of interest is 0. Small regions and holes are kept: see [`mask_as_told`].
 #[must_use]
 pub fn mask_labels(map: &Answer, place: &Place, threshold: f64) -> LabelMap {
     let (columns, rows) = (place.width_px as usize, place.height_px as usize);
@@ -76,18 +78,44 @@ pub fn mask_labels(map: &Answer, place: &Place, threshold: f64) -> LabelMap {
     let (width, height) = (map.shape.width, map.shape.height);
     let across = weights(place.roi.x, place.roi.side, columns, width);
     let down = weights(place.roi.y, place.roi.side, rows, height);
-    if let Some(plane) = map.plane(0) {
+    let threshold = logit(threshold as f32);
+    if let Some(surface) = surface(map) {
         for row in &down {
-            let (above, below) = (&plane[row.first * width..][..width], &plane[row.second * width..][..width]);
+            let (above, below) = (&surface[row.first * width..][..width], &surface[row.second * width..][..width]);
             let out = &mut labels[row.pixel * columns..][..columns];
             for column in &across {
                 let mix = |line: &[f32]| line[column.first] * (1.0 - column.share) + line[column.second] * column.share;
                 let value = mix(above) * (1.0 - row.share) + mix(below) * row.share;
-                out[column.pixel] = u16::from(f64::from(value) >= threshold);
+                out[column.pixel] = u16::from(value >= threshold);
             }
         }
     }
     LabelMap { width_px: place.width_px, height_px: place.height_px, labels }
+}
+
+/// [`mask_labels`] without the regions that are too small to be told: what a finding's outlines stand for.
+#[must_use]
+pub fn mask_as_told(spec: &Mask, map: &Answer, place: &Place) -> LabelMap {
+    let mut told = mask_labels(map, place, spec.threshold);
+    let side = f64::from(place.roi.side);
+    let area_min = (spec.area_min_share * side * side).ceil() as usize;
+    for_each_component(told.labels.iter().map(|label| *label > 0).collect(), told.width_px as usize, |members| {
+        if members.len() < area_min {
+            members.iter().for_each(|member| told.labels[*member] = 0);
+        }
+    });
+    told
+}
+
+/// Plane 0 as logits.
+fn surface(map: &Answer) -> Option<Vec<f32>> {
+    Some(map.plane(0)?.iter().map(|value| logit(*value)).collect())
+}
+
+/// Kept off 0 and 1, where it would be infinite.
+fn logit(probability: f32) -> f32 {
+    let probability = probability.clamp(1e-6, 1.0 - 1e-6);
+    (probability / (1.0 - probability)).ln()
 }
 
 /// One pixel of a frame's axis and the two elements of a map's that it lies between.
@@ -116,10 +144,10 @@ fn weights(start: i32, side: u32, pixels: usize, elements: usize) -> Vec<Weight>
 
 /// The largest contours of plane 0 that are large enough.
 fn contours(answer: &Answer, threshold: f64, area_min_share: f64, most: usize) -> Vec<Contour> {
-    let Some(plane) = answer.plane(0) else { return Vec::new() };
+    let Some(surface) = surface(answer) else { return Vec::new() };
     let (width, height) = (answer.shape.width, answer.shape.height);
     let area_min = area_min_share * (width * height) as f64;
-    outline::largest(plane, width, height, threshold as f32, area_min, most)
+    outline::largest(&surface, width, height, logit(threshold as f32), area_min, most)
 }
 
 /// From elements of the map to pixels of the frame. What lies outside the frame is brought to its edge.

@@ -12,7 +12,7 @@ mod scores;
 mod stitch;
 mod watershed;
 
-pub use mask::{LabelMap, Place, REGIONS_MAX, heat, mask, mask_labels, missing};
+pub use mask::{LabelMap, Place, REGIONS_MAX, heat, mask, mask_as_told, mask_labels, missing};
 pub use nuclei::nuclei_measurements;
 pub use outline::OUTLINE_POINTS_MAX;
 pub use scores::{Gated, classes, fit_probability, gate, level, level_measurement, scores};

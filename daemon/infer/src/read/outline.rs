@@ -1,6 +1,6 @@
 //! From a map to outlines: the level lines of its surface (marching squares), and fewer points for the same shape.
 //!
-//! In: a map of probabilities. Out: closed outlines of what lies at or above a threshold, largest first.
+//! In: a map of logits. Out: closed outlines of what lies at or above a threshold, largest first.
 //! Promise: the surface between elements is bilinear, so a line lies between elements and not on their corners, and
 //! where four elements cross over, the surface itself says what is joined. Every outline is closed at the map's edge.
 
@@ -10,6 +10,8 @@ pub const OUTLINE_POINTS_MAX: usize = 256;
 const DENSE_POINTS_MAX: usize = 4096;
 /// Rings around the map: one repeats its edge, where the tensor ends half an element on; one is below any threshold.
 const RINGS: usize = 2;
+/// Below the logit of any probability that is kept off 0.
+const OUTSIDE: f32 = -100.0;
 
 /// One closed outline; coordinates are elements of the map, (0,0) is the middle of the first.
 #[derive(Clone, Debug)]
@@ -19,7 +21,7 @@ pub(super) struct Contour {
     pub area: f64,
 }
 
-/// Outer lines of the areas at or above `threshold` (above 0), largest first, at most `most`, each of at least
+/// Outer lines of the areas at or above `threshold` (above -100), largest first, at most `most`, each of at least
 /// `area_min` elements. Equal ones in the order of their first row.
 pub(super) fn largest(
     map: &[f32],
@@ -73,7 +75,7 @@ enum Side {
 impl Surface {
     fn new(map: &[f32], width: usize, height: usize, threshold: f32) -> Self {
         let (columns, rows) = (width + 2 * RINGS, height + 2 * RINGS);
-        let mut values = vec![0.0; columns * rows];
+        let mut values = vec![OUTSIDE; columns * rows];
         for row in 1..rows - 1 {
             let line = &map[row.saturating_sub(RINGS).min(height - 1) * width..][..width];
             let out = &mut values[row * columns..][..columns];

@@ -35,7 +35,7 @@ pub struct NucleusMap {
 #[must_use]
 pub fn nuclei(interior: &[f32], border: &[f32], width: usize, spec: &Nuclei) -> NucleusMap {
     let height = interior.len().checked_div(width).unwrap_or(0);
-    if interior.len() != border.len() || interior.len() != width * height {
+    if interior.len() != border.len() || interior.len() != width * height || u32::try_from(interior.len()).is_err() {
         return NucleusMap { labels: Vec::new(), width: 0, height: 0, areas: Vec::new() };
     }
     let ground: Vec<u16> = interior.iter().map(|value| whole(f64::from(*value)) as u16).collect();
@@ -58,12 +58,23 @@ fn whole(value: f64) -> i32 {
 }
 
 /// Components of eight neighbours, numbered by their first element, small ones dropped; and how many there are.
-fn numbered(mut seed: Vec<bool>, width: usize, area_min: usize) -> (Vec<u16>, usize) {
+fn numbered(seed: Vec<bool>, width: usize, area_min: usize) -> (Vec<u16>, usize) {
     let mut labels = vec![0; seed.len()];
     let mut count = 0;
+    for_each_component(seed, width, |members| {
+        if members.len() >= area_min && count < NUCLEI_MAX {
+            count += 1;
+            members.iter().for_each(|member| labels[*member] = count as u16);
+        }
+    });
+    (labels, count)
+}
+
+/// Tells `of` the elements of every component of eight neighbours, in the order of their first element.
+pub(super) fn for_each_component(mut open: Vec<bool>, width: usize, mut of: impl FnMut(&[usize])) {
     let mut members = Vec::new();
-    for first in 0..seed.len() {
-        if !std::mem::take(&mut seed[first]) {
+    for first in 0..open.len() {
+        if !std::mem::take(&mut open[first]) {
             continue;
         }
         members.clear();
@@ -72,48 +83,53 @@ fn numbered(mut seed: Vec<bool>, width: usize, area_min: usize) -> (Vec<u16>, us
         while let Some(member) = members.get(at).copied() {
             at += 1;
             let (row, column) = (member / width, member % width);
-            for y in row.saturating_sub(1)..(row + 2).min(seed.len() / width) {
+            for y in row.saturating_sub(1)..(row + 2).min(open.len() / width) {
                 for x in column.saturating_sub(1)..(column + 2).min(width) {
-                    if std::mem::take(&mut seed[y * width + x]) {
+                    if std::mem::take(&mut open[y * width + x]) {
                         members.push(y * width + x);
                     }
                 }
             }
         }
-        if members.len() >= area_min && count < NUCLEI_MAX {
-            count += 1;
-            for member in &members {
-                labels[*member] = count as u16;
-            }
-        }
+        of(&members);
     }
-    (labels, count)
 }
 
 /// Grows the labels over `inside`: highest ground first, and who entered first where it is level.
+///
+/// An element whose neighbours are all taken can give its label to none, so it need not wait its turn: the order of the
+/// others is the same without it.
 fn flood(ground: &[u16], inside: &[bool], labels: &mut [u16], width: usize) {
     let mut entered: u32 = 0;
     let mut queue = BinaryHeap::new();
-    let mut enter = |queue: &mut BinaryHeap<_>, at: usize| {
-        queue.push((ground[at], Reverse(entered), at));
+    let mut enter = |queue: &mut BinaryHeap<_>, labels: &[u16], at: usize| {
+        if neighbours(at, width, labels.len()).any(|next| inside[next] && labels[next] == 0) {
+            queue.push((ground[at], Reverse(entered), at as u32));
+        }
         entered += 1;
     };
     for at in (0..labels.len()).filter(|at| labels[*at] > 0) {
-        enter(&mut queue, at);
+        enter(&mut queue, labels, at);
     }
     while let Some((_, _, at)) = queue.pop() {
-        let column = at % width;
-        let up = at.checked_sub(width);
-        let left = if column > 0 { Some(at - 1) } else { None };
-        let right = if column + 1 < width { Some(at + 1) } else { None };
-        let down = Some(at + width).filter(|down| *down < labels.len());
-        for next in [up, left, right, down].into_iter().flatten() {
+        let at = at as usize;
+        for next in neighbours(at, width, labels.len()) {
             if inside[next] && labels[next] == 0 {
                 labels[next] = labels[at];
-                enter(&mut queue, next);
+                enter(&mut queue, labels, next);
             }
         }
     }
+}
+
+/// Up, left, right, down, where there is such an element.
+fn neighbours(at: usize, width: usize, len: usize) -> impl Iterator<Item = usize> {
+    let column = at % width;
+    let up = at.checked_sub(width);
+    let left = if column > 0 { Some(at - 1) } else { None };
+    let right = if column + 1 < width { Some(at + 1) } else { None };
+    let down = Some(at + width).filter(|down| *down < len);
+    [up, left, right, down].into_iter().flatten()
 }
 
 impl NucleusMap {
