@@ -3,7 +3,7 @@
 //! All calls block (disk) and belong off the async workers. All are safe to call again after a crash: what was
 //! done is not done twice. What a call answered with `Ok` survives kill -9 and power cuts (invariant 1).
 
-use crate::{Accepted, Finding, FindingId, NewObject, Uid, UnixMicros};
+use crate::{Accepted, Finding, FindingId, NewObject, Sender, Uid, UnixMicros};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::PathBuf;
@@ -89,6 +89,17 @@ pub trait Inbox: Send + Sync {
     /// # Errors
     /// [`PortError::OutOfSpace`] past the high watermark.
     fn open_temp(&self) -> Result<TempObject, PortError>;
+
+    /// Whether `bytes` more of an object from `sender` would be taken: asked before an object of known length is begun
+    /// and again with each batch of one that is on its way, so that a refusal comes before the disk is full.
+    /// A store without limits takes everything.
+    ///
+    /// # Errors
+    /// [`PortError::OutOfSpace`] past the high watermark or the sender's quota, without room, or when read-only.
+    fn check_space(&self, sender: &Sender, bytes: u64) -> Result<(), PortError> {
+        let _no_limit_here = (sender, bytes);
+        Ok(())
+    }
 
     /// Makes a complete Part 10 file durable: data, name, folder, journal record. Many callers share one journal sync.
     ///
@@ -243,9 +254,33 @@ pub struct Quarantined {
     pub reason: String,
 }
 
+/// How an archive proved that it keeps an instance: more than a success status, which says only that it came.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// It committed itself in answer to a request (PS3.4 annex J).
+    Commitment {
+        /// (0008,1195) of the request.
+        transaction_uid: Uid,
+    },
+    /// A query afterwards found the instance there.
+    Query,
+}
+
+/// One archive's proof for one parcel.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Custody {
+    /// Destination, by its name in the configuration.
+    pub destination: String,
+    /// How it proved it.
+    pub proof: Proof,
+    /// When.
+    pub at: UnixMicros,
+}
+
 /// What leaves the box. A parcel waits for each destination that wants its kind until that one has it or refused it
-/// for good; with no such destination it is held. Its file stays after that, too: the outbox does not know which
-/// destinations there are, and one that is added later may want it.
+/// for good; with no such destination it is held. Its file stays after that, too: only an archive's proof of custody lets
+/// it go (invariant 6).
 pub trait Outbox: Send + Sync {
     /// Makes all parcels and notes of one finding durable in one record. A second call for the same object does nothing.
     ///
@@ -282,6 +317,25 @@ pub trait Outbox: Send + Sync {
     /// # Errors
     /// [`PortError::NotHeld`] when there is no such parcel.
     fn set_aside(&self, seq: u64, destination: &str, reason: &str) -> Result<(), PortError>;
+
+    /// Notes that `destination` proved that it keeps the parcel. Durable when it returns; the first proof stays.
+    ///
+    /// # Errors
+    /// [`PortError::NotHeld`] when there is no such parcel; [`PortError::Io`] from an outbox that keeps no proofs.
+    fn custody(&self, seq: u64, destination: &str, proof: Proof, at: UnixMicros) -> Result<(), PortError> {
+        let _not_kept = (destination, proof, at);
+        let source = std::io::ErrorKind::Unsupported.into();
+        Err(PortError::Io { doing: format!("keep a proof of custody for parcel {seq}"), source })
+    }
+
+    /// Who has proved to keep the parcel, the first first.
+    ///
+    /// # Errors
+    /// [`PortError::NotHeld`] when there is no such parcel.
+    fn custody_of(&self, seq: u64) -> Result<Vec<Custody>, PortError> {
+        let _none_kept = seq;
+        Ok(Vec::new())
+    }
 
     /// What came of one object: its parcels, and the copies that were held back.
     ///

@@ -1,9 +1,10 @@
 //! How many objects a second become durable: `cargo run --release -p fovea-store --example store_ingest -- DIR [OBJECTS]`.
 //! Budget: 1,500 a second from 4 threads on a disk with 0.3 ms fdatasync. Beside it in the same run, because disks differ
 //! from minute to minute: a bare sink (write, fdatasync, rename, fsync of the folder), which keeps no record at all.
+//! The second table is the cost model: calls of the store on the file system for each object, from its own file layer.
 
 use fovea_core::{AeTitle, Inbox, NewObject, ObjectHeader, Sender, Sha256, Uid, UnixMicros};
-use fovea_store::{Config, Store};
+use fovea_store::{Calls, Config, Store};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -21,8 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{:>8} {:>10} {:>9} {:>9} {:>13} {:>11}",
         "threads", "objects/s", "p50 ms", "p99 ms", "syncs/object", "bare sink/s"
     );
+    let mut costs = Vec::new();
     for threads in [1, 4, 16] {
-        let before = store.status()?;
+        let (before, calls_before) = (store.status()?, store.calls());
         let times = Mutex::new(Vec::new());
         let started = Instant::now();
         std::thread::scope(|scope| {
@@ -37,8 +39,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let seconds = started.elapsed().as_secs_f64();
         let mut times = times.into_inner()?;
         times.sort_unstable();
-        let after = store.status()?;
+        let (after, calls) = (store.status()?, store.calls());
         let done = after.objects - before.objects;
+        costs.push((threads, done, calls_before, calls));
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
         let syncs = (after.syncs - before.syncs) as f64 / done as f64;
         let sink = bare_sink(Path::new(&state), threads, objects)?;
@@ -49,7 +52,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             at(0.99)
         );
     }
+    print_costs(&costs);
     Ok(())
+}
+
+/// Calls for each object, by number of threads.
+fn print_costs(costs: &[(usize, u64, Calls, Calls)]) {
+    println!(
+        "\n{:>8} {:>10} {:>10} {:>12} {:>9} {:>9} {:>9} {:>15}",
+        "threads", "fdatasync", "fsync", "fsync folder", "creates", "renames", "removes", "journal writes"
+    );
+    for (threads, objects, before, after) in costs {
+        let each = |count: fn(&Calls) -> u64| (count(after) - count(before)) as f64 / *objects as f64;
+        println!(
+            "{threads:>8} {:>10.2} {:>10.2} {:>12.2} {:>9.2} {:>9.2} {:>9.2} {:>15.2}",
+            each(|calls| calls.data_syncs),
+            each(|calls| calls.file_syncs),
+            each(|calls| calls.folder_syncs),
+            each(|calls| calls.creates),
+            each(|calls| calls.renames),
+            each(|calls| calls.removes),
+            each(|calls| calls.writes)
+        );
+    }
 }
 
 /// Objects a second that only get durable bytes and a durable name.

@@ -22,7 +22,7 @@ type Answer = Result<Record, PortError>;
 /// The callers' side.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -30,6 +30,8 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     end: AtomicU64,
+    /// Place of the first byte of the file that is written to.
+    base: AtomicU64,
 }
 
 #[derive(Default)]
@@ -52,11 +54,12 @@ impl Committer {
         clock: Arc<Clock>,
     ) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared::default());
+        shared.base.store(journal.base(), Ordering::Relaxed);
         shared.end.store(journal.end(), Ordering::Relaxed);
         let writer = Writer { shared: shared.clone(), journal, index, numbers: counts, clock, frames: Vec::new() };
         let thread = std::thread::Builder::new().name("fovea-journal".into()).spawn(move || writer.run());
         let thread = thread.map_err(|source| StoreError::Thread { source })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Makes `record` durable; its number and moment are given on the way.
@@ -78,10 +81,16 @@ impl Committer {
         self.shared.end.load(Ordering::Relaxed)
     }
 
+    /// Place before which all of the journal's files are closed.
+    pub(crate) fn closed_before(&self) -> u64 {
+        self.shared.base.load(Ordering::Acquire)
+    }
+
     /// Finishes what is queued and ends the thread.
-    pub(crate) fn stop(&mut self) {
+    pub(crate) fn stop(&self) {
         self.shared.close();
-        if let Some(thread) = self.thread.take()
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             log::error!("the journal's thread ended in a panic");
@@ -158,6 +167,7 @@ impl Writer {
             log::error!("write the journal: {error}");
             return fail_all(jobs, &port_io("write the journal")(error));
         }
+        self.shared.base.store(self.journal.base(), Ordering::Release);
         self.shared.end.store(self.journal.end(), Ordering::Relaxed);
         let records: Vec<(u64, &Record)> = ends.into_iter().zip(jobs.iter().map(|job| &job.record)).collect();
         self.index.apply(&records);
@@ -190,7 +200,8 @@ impl Writer {
             }
             Record::Conflict(conflict) => conflict.at = now,
             Record::SetAside { at, .. } => *at = now,
-            Record::Delivered { .. } => (),
+            Record::Evicted(evicted) => evicted.at = now,
+            Record::Delivered { .. } | Record::Custody { .. } | Record::Settled(_) => (),
         }
     }
 }

@@ -180,6 +180,13 @@ impl Disk {
         fs::rename(from, to)
     }
 
+    /// A second name for a file; one that is taken is an error.
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        count(&self.counters.renames);
+        simulated!(self, sim => sim.link(from, to));
+        fs::hard_link(from, to)
+    }
+
     pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
         count(&self.counters.removes);
         simulated!(self, sim => sim.remove_file(path));

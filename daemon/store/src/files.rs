@@ -27,6 +27,7 @@ pub(crate) struct Layout {
     pub tmp: PathBuf,
     pub conflict: PathBuf,
     pub orphans: PathBuf,
+    pub damaged: PathBuf,
     pub bad_journal: PathBuf,
 }
 
@@ -42,6 +43,7 @@ impl Layout {
             tmp: state.join("tmp"),
             conflict: quarantine.join("conflict"),
             orphans: quarantine.join("orphans"),
+            damaged: quarantine.join("damaged"),
             bad_journal: quarantine.join("journal"),
         }
     }
@@ -49,7 +51,7 @@ impl Layout {
     /// Makes every folder, for the daemon's eyes only, and makes their names durable.
     pub(crate) fn create(&self, disk: &Disk) -> Result<(), StoreError> {
         let folders = [&self.journal, &self.objects, &self.outbox, &self.tmp];
-        let quarantines = [&self.conflict, &self.orphans, &self.bad_journal];
+        let quarantines = [&self.conflict, &self.orphans, &self.damaged, &self.bad_journal];
         for folder in folders.into_iter().chain(quarantines) {
             disk.create_folders(folder).map_err(StoreError::io("create", folder))?;
         }
@@ -130,6 +132,13 @@ impl Files {
         self.disk.rename(path, target).map_err(port_io("name a file"))?;
         temp.path = None; // from here on the file is not the temporary's to remove
         Ok(())
+    }
+
+    /// Gives a file a second name, both durable: bytes first, then the name.
+    pub(crate) fn link(&self, path: &Path, target: &Path) -> Result<(), PortError> {
+        let linked = self.disk.open(path).and_then(|file| self.disk.sync_all(&file));
+        linked.and_then(|()| self.disk.link(path, target)).map_err(port_io("name a file"))?;
+        self.sync_folder(target.parent().unwrap_or(target))
     }
 
     /// Makes sure that `folder`, a child of `parent`, exists and that its name is durable.

@@ -3,14 +3,19 @@
 use crate::error::port_io;
 use crate::record::{Conflict, Record};
 use crate::store::{Key, Store};
-use fovea_core::{Acceptance, Accepted, Inbox, NewObject, PortError, TempObject, Uid, UnixMicros};
+use fovea_core::{Acceptance, Accepted, Inbox, NewObject, PortError, Sender, TempObject, Uid, UnixMicros};
 use std::fs::File;
 use std::io;
 
 impl Inbox for Store {
     fn open_temp(&self) -> Result<TempObject, PortError> {
-        self.space.check()?;
+        self.takes(0)?;
         self.files.temp(&self.layout.tmp).map_err(port_io("create a temporary file"))
+    }
+
+    fn check_space(&self, sender: &Sender, bytes: u64) -> Result<(), PortError> {
+        self.takes(bytes)?;
+        self.check_quota(sender, bytes)
     }
 
     fn accept(&self, temp: TempObject, object: NewObject) -> Result<Acceptance, PortError> {
@@ -25,7 +30,10 @@ impl Inbox for Store {
         // Two associations may bring the same UID at once: one of them is new, the other then finds it held.
         let _one = self.reserved.take(Key::Object(uid.clone()));
         match self.index.ask(|view| view.accepted(uid))? {
-            None => self.accept_new(temp, object),
+            None => {
+                self.check_quota(&object.sender, object.file_bytes)?;
+                self.accept_new(temp, object)
+            }
             Some(held) if held.data_set_sha256 == object.data_set_sha256 => self.accept_again(temp, held),
             Some(held) => self.keep_conflict(temp, &object, held),
         }
@@ -42,6 +50,10 @@ impl Inbox for Store {
     fn open_object(&self, sop_instance_uid: &Uid) -> Result<File, PortError> {
         let not_held = || PortError::NotHeld { what: format!("object {sop_instance_uid}") };
         let held = self.accepted(sop_instance_uid)?.ok_or_else(not_held)?;
+        if self.index.ask(|view| view.object_evicted(sop_instance_uid))? {
+            let what = format!("object {sop_instance_uid}: an archive keeps it, and its file went to make room");
+            return Err(PortError::NotHeld { what });
+        }
         self.open_held(&self.layout.object(&held.header.study_uid, sop_instance_uid))
     }
 }
@@ -67,7 +79,7 @@ impl Store {
             data_set_sha256: object.data_set_sha256,
             file_bytes: object.file_bytes,
         });
-        match self.committer.commit(record) {
+        match self.commit(record) {
             Ok(Record::Accepted(accepted)) => Ok(Acceptance::New(accepted)),
             Ok(_) => Err(port_io("write the journal")(io::Error::other("it answered with another record"))),
             Err(error) => {
@@ -81,12 +93,23 @@ impl Store {
     /// The same data set again. If the held file has been lost, the newcomer takes its place.
     fn accept_again(&self, mut temp: TempObject, held: Accepted) -> Result<Acceptance, PortError> {
         let target = self.layout.object(&held.header.study_uid, &held.header.sop_instance_uid);
-        if !self.disk.exists(&target).map_err(port_io("look for a file"))? {
+        let evicted = self.index.ask(|view| view.object_evicted(&held.header.sop_instance_uid))?;
+        if !evicted && !self.disk.exists(&target).map_err(port_io("look for a file"))? {
             log::warn!("object {} was missing; its repeat takes its place", held.header.sop_instance_uid);
             self.files.forget_folder(&self.layout.study(&held.header.study_uid));
             self.install_object(&mut temp, &held.header.study_uid, &target)?;
         }
         Ok(Acceptance::Duplicate(held))
+    }
+
+    /// Refuses what would take a sender past its share.
+    fn check_quota(&self, sender: &Sender, bytes: u64) -> Result<(), PortError> {
+        let Some(limit) = self.sender_bytes_max else { return Ok(()) };
+        let held = self.index.ask(|view| view.share_of(sender))?.bytes;
+        if held.saturating_add(bytes) <= limit {
+            return Ok(());
+        }
+        Err(PortError::OutOfSpace { detail: format!("{held} bytes of this sender are held, its limit is {limit}") })
     }
 
     fn install_object(
@@ -110,7 +133,7 @@ impl Store {
         if !self.index.ask(|view| view.has_conflict(uid, &object.data_set_sha256))? {
             self.files.sync_file(&temp)?;
             self.files.install(&mut temp, &quarantined)?;
-            self.committer.commit(Record::Conflict(Conflict {
+            self.commit(Record::Conflict(Conflict {
                 sop_instance_uid: uid.clone(),
                 data_set_sha256: object.data_set_sha256,
                 sender: object.sender.clone(),

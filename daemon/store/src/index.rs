@@ -3,12 +3,13 @@
 //! In: records that are durable in the journal. Out: a [`View`] that holds all of them.
 //! Promise: sled's word is never taken for durability; whatever goes wrong in it ends in a rebuild from the journal.
 
+use crate::changes::Changes;
 use crate::disk::Disk;
 use crate::error::{StoreError, is_out_of_space};
 use crate::journal;
 use crate::overlay::{Overlay, Writes};
 use crate::record::Record;
-use crate::view::{Changes, Meta, SCHEMA, View};
+use crate::view::{Meta, SCHEMA, View};
 use fovea_core::{PortError, What};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -133,8 +134,9 @@ pub(crate) struct Opening {
 }
 
 impl Index {
-    /// Opens the index and brings it up to place `durable` of the journal. `trust`: nothing but this machine's
-    /// page cache stood between the last daemon and us, so sled's file is what sled wrote.
+    /// Opens the index and brings it up to place `durable` of the journal. `trust`: sled's files are what sled wrote, because
+    /// nothing but this machine's page cache stood between the last daemon and us, or because they were synced and have
+    /// the sum that they had then.
     pub(crate) fn open(source: Source, durable: u64, trust: bool) -> Result<(Self, Opening), StoreError> {
         let index = Self {
             source,
@@ -215,6 +217,33 @@ impl Index {
             // A failure marks the database: it is rebuilt when it is asked.
             let _told = opened.guard(|view| view.overlay.settle(view.tree));
         }
+    }
+
+    /// Gives sled everything and has it written, so that what it knows reaches up to the journal's end by its own word.
+    pub(crate) fn flush(&self) {
+        self.settle(true);
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(opened) = current {
+            let _told = opened.guard(|view| Ok(view.tree.flush().map(drop)?));
+        }
+    }
+
+    /// Closes the database for good and makes its files durable. Answers with their sum, by which the next start knows them,
+    /// or none where the index is not worth knowing.
+    pub(crate) fn close(&self) -> Option<u32> {
+        self.flush();
+        let opened = self.current.write().unwrap_or_else(PoisonError::into_inner).take()?;
+        let opened = Arc::into_inner(opened)?;
+        let sound = !opened.broken.load(Ordering::Acquire);
+        drop(opened); // sled ends its threads and writes its last bytes
+        let durable = sound.then(|| self.source.disk.sync_tree(&self.source.index).is_ok())?;
+        durable.then(|| sum(&self.source.index).ok()).flatten()
+    }
+
+    /// Runs `work` while nothing is written to the index and no file of the journal is read for it.
+    pub(crate) fn exclusively<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _writer = self.writer();
+        work()
     }
 
     /// Keeps a queue for `destination` from now on, if that is not done yet.
@@ -368,6 +397,34 @@ impl Index {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
         Ok(damaged)
     }
+}
+
+/// CRC-32 over the names, lengths and bytes of all files below a folder.
+///
+/// # Errors
+/// When something there cannot be read.
+pub(crate) fn sum(folder: &Path) -> std::io::Result<u32> {
+    use std::io::Read;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort();
+    let mut buffer = vec![0; 1 << 20];
+    for path in entries {
+        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        if path.is_dir() {
+            hasher.update(&sum(&path)?.to_le_bytes());
+            continue;
+        }
+        let mut file = fs::File::open(&path)?;
+        hasher.update(&file.metadata()?.len().to_le_bytes());
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+    }
+    Ok(hasher.finalize())
 }
 
 /// Keys straight to sled, with all that is on its way there.

@@ -66,6 +66,7 @@ impl Journal {
                 newest: VERSION,
             });
         }
+        remove_left_overs(disk, dir, &segments).map_err(StoreError::io("clear", dir))?;
         let Some(last) = segments.last() else {
             let (id, base) = (random_id(), 0);
             let file = create(disk, dir, id, base).map_err(StoreError::io("create the journal in", dir))?;
@@ -293,6 +294,19 @@ fn tell(walk: &Walk) {
     }
 }
 
+/// Removes what an interrupted compaction left: its half-written file, or the files that the whole one stands for.
+fn remove_left_overs(disk: &Disk, dir: &Path, segments: &[Segment]) -> io::Result<()> {
+    let current = |path: &Path| segments.iter().any(|segment| segment.path == path);
+    for (path, _) in disk.list(dir)? {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let numbered = path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<u64>().is_ok());
+        if numbered && (extension == Some("compact") || extension == Some("jnl") && !current(&path)) {
+            disk.remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Opens the last segment for writing, its torn end cut off and kept in quarantine.
 fn cut(disk: &Disk, last: &Segment, end: u64, torn_bytes: u64, quarantine: &Path) -> io::Result<File> {
     let file = disk.open_writable(&last.path)?;
@@ -307,7 +321,7 @@ fn cut(disk: &Disk, last: &Segment, end: u64, torn_bytes: u64, quarantine: &Path
 }
 
 /// Copies bad bytes to quarantine, once; a failure is logged, for the copy only helps people.
-fn keep_copy(disk: &Disk, segment: &Path, base: u64, gap: Range<u64>, quarantine: &Path) {
+pub(crate) fn keep_copy(disk: &Disk, segment: &Path, base: u64, gap: Range<u64>, quarantine: &Path) {
     let target = quarantine.join(format!("{:020}-{}.bin", gap.start, gap.end - gap.start));
     let copied = (|| {
         let mut bytes = vec![0; usize::try_from(gap.end - gap.start).unwrap_or(0)];

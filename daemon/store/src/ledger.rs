@@ -17,7 +17,7 @@ impl Ledger for Store {
         if held.is_none() {
             return Err(PortError::NotHeld { what: format!("object {uid}") });
         }
-        self.committer.commit(Record::Finding { place: 0, finding: Box::new(finding) })?;
+        self.commit(Record::Finding { place: 0, finding: Box::new(finding) })?;
         Ok(Recorded::New)
     }
 

@@ -5,8 +5,8 @@
 use crate::ledger::check;
 use crate::outbox::{check_name, shorten};
 use fovea_core::{
-    Acceptance, Accepted, Finding, FindingId, Inbox, Ledger, NewObject, NewParcel, Outbox, Parcel, ParcelState,
-    PortError, Quarantined, Recorded, TempObject, Uid, UnixMicros, What,
+    Acceptance, Accepted, Custody, Finding, FindingId, Inbox, Ledger, NewObject, NewParcel, Outbox, Parcel,
+    ParcelState, PortError, Proof, Quarantined, Recorded, TempObject, Uid, UnixMicros, What,
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -31,6 +31,7 @@ struct State {
     parcels: Vec<ParcelState>,
     parcel_files: HashMap<u64, File>,
     dispatched: BTreeMap<Uid, Vec<Quarantined>>,
+    custody: BTreeMap<u64, Vec<Custody>>,
 }
 
 impl State {
@@ -241,6 +242,23 @@ impl Outbox for MemoryStore {
             way.set_aside.push((destination.to_owned(), shorten(reason).to_owned()));
         }
         Ok(())
+    }
+
+    fn custody(&self, seq: u64, destination: &str, proof: Proof, at: UnixMicros) -> Result<(), PortError> {
+        check_name(destination)?;
+        let mut state = self.state();
+        state.parcel(seq)?;
+        let held = state.custody.entry(seq).or_default();
+        if held.iter().all(|custody| custody.destination != destination) {
+            held.push(Custody { destination: destination.to_owned(), proof, at });
+        }
+        Ok(())
+    }
+
+    fn custody_of(&self, seq: u64) -> Result<Vec<Custody>, PortError> {
+        let mut state = self.state();
+        state.parcel(seq)?;
+        Ok(state.custody.get(&seq).cloned().unwrap_or_default())
     }
 
     fn sent_for(&self, source_sop_instance_uid: &Uid) -> Result<(Vec<ParcelState>, Vec<Quarantined>), PortError> {

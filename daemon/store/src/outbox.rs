@@ -5,7 +5,9 @@ use crate::error::port_io;
 use crate::record::{Dispatched, Record};
 use crate::store::{Key, Store};
 use crate::view::Way;
-use fovea_core::{Inbox, NewParcel, Outbox, Parcel, ParcelState, PortError, Quarantined, Uid, UnixMicros, What};
+use fovea_core::{
+    Custody, Inbox, NewParcel, Outbox, Parcel, ParcelState, PortError, Proof, Quarantined, Uid, UnixMicros, What,
+};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
@@ -53,6 +55,10 @@ impl Outbox for Store {
 
     fn waiting(&self, destination: &str, wants: &[What], limit: usize) -> Result<Vec<Parcel>, PortError> {
         check_name(destination)?;
+        if self.is_read_only() {
+            // What came of sending could not be kept, and would be sent again and again.
+            return Ok(Vec::new());
+        }
         for what in wants {
             self.index.keep_queue(destination, *what)?;
         }
@@ -69,7 +75,12 @@ impl Outbox for Store {
     }
 
     fn open_parcel(&self, seq: u64) -> Result<File, PortError> {
-        self.open_held(&self.layout.parcel(&self.way(seq)?.parcel.sop_instance_uid))
+        let way = self.way(seq)?;
+        if way.evicted {
+            let what = format!("parcel {seq}: an archive keeps it, and its file went to make room");
+            return Err(PortError::NotHeld { what });
+        }
+        self.open_held(&self.layout.parcel(&way.parcel.sop_instance_uid))
     }
 
     fn delivered(&self, seq: u64, destination: &str, at: UnixMicros) -> Result<(), PortError> {
@@ -78,7 +89,7 @@ impl Outbox for Store {
         if self.way(seq)?.delivered.iter().any(|(name, _)| name == destination) {
             return Ok(());
         }
-        self.committer.commit(Record::Delivered { seq, destination: destination.to_owned(), at }).map(drop)
+        self.commit(Record::Delivered { seq, destination: destination.to_owned(), at }).map(drop)
     }
 
     fn set_aside(&self, seq: u64, destination: &str, reason: &str) -> Result<(), PortError> {
@@ -93,7 +104,24 @@ impl Outbox for Store {
             reason: shorten(reason).to_owned(),
             at: UnixMicros(0),
         };
-        self.committer.commit(record).map(drop)
+        self.commit(record).map(drop)
+    }
+
+    fn custody(&self, seq: u64, destination: &str, proof: Proof, at: UnixMicros) -> Result<(), PortError> {
+        check_name(destination)?;
+        let _one = self.reserved.take(Key::Parcel(seq));
+        let way = self.way(seq)?;
+        if way.custody.iter().any(|held| held.destination == destination) {
+            return Ok(());
+        }
+        let custody = Custody { destination: destination.to_owned(), proof, at };
+        self.commit(Record::Custody { seq, custody })?;
+        self.expect_eviction(way.parcel.what, at);
+        Ok(())
+    }
+
+    fn custody_of(&self, seq: u64) -> Result<Vec<Custody>, PortError> {
+        Ok(self.way(seq)?.custody)
     }
 
     fn sent_for(&self, source_sop_instance_uid: &Uid) -> Result<(Vec<ParcelState>, Vec<Quarantined>), PortError> {
@@ -152,7 +180,7 @@ impl Store {
         }
         let dispatched =
             Dispatched { source_sop_instance_uid: source.clone(), parcels: recorded, quarantined, at: now };
-        self.committer.commit(Record::Dispatched(dispatched)).map(drop)
+        self.commit(Record::Dispatched(dispatched)).map(drop)
     }
 }
 

@@ -78,7 +78,7 @@ impl Overlay {
         let fresh = self.fresh.read().unwrap_or_else(PoisonError::into_inner);
         let here = fresh.writes.range(range.clone()).map(|(key, value)| (key.clone(), value.clone())).collect();
         drop(fresh);
-        Merged { here, tree: tree.range(range), ahead: None }
+        Merged { here, tree: tree.range(range), ahead: None, tree_ended: false }
     }
 }
 
@@ -87,6 +87,8 @@ pub(crate) struct Merged {
     here: VecDeque<(Vec<u8>, Option<IVec>)>,
     tree: sled::Iter,
     ahead: Option<(IVec, IVec)>,
+    /// Not asked again after its end: a key of `here` that has settled meanwhile would come a second time.
+    tree_ended: bool,
 }
 
 impl Iterator for Merged {
@@ -94,9 +96,12 @@ impl Iterator for Merged {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if self.ahead.is_none() {
+            if self.ahead.is_none() && !self.tree_ended {
                 match self.tree.next().transpose() {
-                    Ok(entry) => self.ahead = entry,
+                    Ok(entry) => {
+                        self.tree_ended = entry.is_none();
+                        self.ahead = entry;
+                    }
                     Err(error) => return Some(Err(error.into())),
                 }
             }
@@ -197,6 +202,16 @@ mod tests {
             done.store(true, Ordering::Release);
             assert!(reader.join().unwrap() > 0);
         });
+    }
+
+    #[test]
+    fn a_key_that_settles_during_a_walk_comes_once() {
+        let (tree, overlay) = (tree(), Overlay::default());
+        overlay.take(Writes::from([(vec![1], Some(IVec::from(&[7])))]));
+        let mut walk = overlay.range(&tree, (Bound::Included(vec![0]), Bound::Excluded(vec![9])));
+        assert_eq!(walk.next().unwrap().unwrap().1, [7]);
+        overlay.settle(&tree).unwrap();
+        assert!(walk.next().is_none());
     }
 
     #[test]

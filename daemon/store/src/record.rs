@@ -4,7 +4,7 @@
 //! Promise: a record that decodes is whole and stands where it was written: the checksum covers its place in the
 //! journal, so old bytes that turn up elsewhere are not taken for a record.
 
-use fovea_core::{Accepted, Finding, Parcel, Quarantined, Sender, Sha256, Uid, UnixMicros};
+use fovea_core::{Accepted, Custody, Finding, Parcel, Quarantined, Sender, Sha256, Uid, UnixMicros};
 use serde::{Deserialize, Serialize};
 
 /// Longest JSON of one record. Eight times the longest finding; a dispatch of a hundred parcels is 50 KiB.
@@ -30,6 +30,12 @@ pub(crate) enum Record {
     Delivered { seq: u64, destination: String, at: UnixMicros },
     /// A destination refused for good.
     SetAside { seq: u64, destination: String, reason: String, at: UnixMicros },
+    /// An archive proved that it keeps a parcel (since version 2).
+    Custody { seq: u64, custody: Custody },
+    /// A parcel's file is removed, and with it the object that it was a copy of (since version 2).
+    Evicted(Evicted),
+    /// All that is known of a parcel after its dispatch, in one record of a compacted file (since version 2).
+    Settled(Settled),
 }
 
 /// A newcomer under a UID that is held with other bytes.
@@ -39,6 +45,24 @@ pub(crate) struct Conflict {
     pub data_set_sha256: Sha256,
     pub sender: Sender,
     pub at: UnixMicros,
+}
+
+/// Files that were removed on purpose. Written before they go.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Evicted {
+    pub seq: u64,
+    /// The object of which the parcel was the original.
+    pub object: Option<Uid>,
+    pub at: UnixMicros,
+}
+
+/// The answers for one parcel.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Settled {
+    pub seq: u64,
+    pub delivered: Vec<(String, UnixMicros)>,
+    pub set_aside: Vec<(String, String)>,
+    pub custody: Vec<Custody>,
 }
 
 /// What came of one object on its way out.

@@ -51,20 +51,39 @@ impl Lock {
     }
 }
 
-/// Reads and removes the mark of a clean stop: the place where the journal then ended.
-pub(crate) fn take_clean_mark(disk: &Disk, layout: &Layout) -> Result<Option<u64>, StoreError> {
+/// What the last daemon left when it stopped in peace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CleanMark {
+    /// Place where the journal then ended.
+    pub journal_end: u64,
+    /// Sum over the index's files, which were durable before this was written; none where that failed.
+    pub index: Option<u32>,
+}
+
+/// Reads and removes the mark of a clean stop.
+pub(crate) fn take_clean_mark(disk: &Disk, layout: &Layout) -> Result<Option<CleanMark>, StoreError> {
     let path = layout.journal.join("clean");
     let Ok(text) = disk.read_text(&path) else { return Ok(None) };
     disk.remove_file(&path).map_err(StoreError::io("remove", &path))?;
-    // Durable before anything new is: a mark that came back after a power cut would hide left-overs.
+    // Durable before anything new is: a mark that came back after a power cut would hide left-overs, and speak for an
+    // index that was opened since.
     disk.sync_folder(&layout.journal).map_err(StoreError::io("sync", &layout.journal))?;
-    Ok(text.trim().parse().ok())
+    let mut words = text.split_whitespace();
+    let journal_end = words.next().and_then(|word| word.parse().ok());
+    let index = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
+    Ok(journal_end.map(|journal_end| CleanMark { journal_end, index }))
 }
 
-/// Leaves the mark, which spares the next start the search for left-overs and nothing else: it is not synced, and what
-/// sled wrote before it need not be on the disk. Without it that start is a little slower, so failures are not told.
-pub(crate) fn leave_clean_mark(disk: &Disk, layout: &Layout, journal_end: u64) {
-    let _slower_next_time = disk.write_file(&layout.journal.join("clean"), format!("{journal_end}\n").as_bytes());
+/// Leaves the mark, durably: it spares the next start the search for left-overs, and lets it believe the index even when the
+/// machine was off in between. Without it that start is slower, so failures are not told.
+pub(crate) fn leave_clean_mark(disk: &Disk, layout: &Layout, mark: CleanMark) {
+    let index = mark.index.map_or(String::new(), |sum| format!(" {sum:08x}"));
+    let text = format!("{}{index}\n", mark.journal_end);
+    let _slower_next_time = (|| {
+        let file = disk.write_file(&layout.journal.join("clean"), text.as_bytes())?;
+        disk.sync_all(&file)?;
+        disk.sync_folder(&layout.journal)
+    })();
 }
 
 /// Removes temporary files always, and files without a record unless the last stop was clean.
@@ -107,23 +126,32 @@ pub(crate) fn sweep(
     Ok(())
 }
 
-/// Files of which the index knows no record.
-fn orphans(disk: &Disk, layout: &Layout, index: &Index) -> Result<Vec<PathBuf>, StoreError> {
+/// Files of which the index knows no record. Those that were evicted and are still there go on the way.
+pub(crate) fn orphans(disk: &Disk, layout: &Layout, index: &Index) -> Result<Vec<PathBuf>, StoreError> {
     let mut orphans = Vec::new();
     let asked = |error: fovea_core::PortError| StoreError::Index { detail: error.to_string() };
     for study in studies(disk, layout)? {
         each_file(disk, &study, &mut |path| {
             let held = uid_of(path).map(|uid| index.ask(|view| view.accepted(&uid))).transpose().map_err(asked)?;
             let known = held.flatten().is_some_and(|held| layout.study(&held.header.study_uid) == study);
-            if !known {
+            let gone =
+                uid_of(path).map(|uid| index.ask(|view| view.object_evicted(&uid))).transpose().map_err(asked)?;
+            if known && gone == Some(true) {
+                // Its record says that it went; the cut came before it did.
+                disk.remove_file(path).map_err(StoreError::io("remove", path))?;
+            } else if !known {
                 orphans.push(path.to_owned());
             }
             Ok(())
         })?;
     }
     each_file(disk, &layout.outbox, &mut |path| {
-        let seq = uid_of(path).map(|uid| index.ask(|view| view.parcel_named(&uid))).transpose().map_err(asked)?;
-        if seq.flatten().is_none() {
+        let seq =
+            uid_of(path).map(|uid| index.ask(|view| view.parcel_named(&uid))).transpose().map_err(asked)?.flatten();
+        let way = seq.map(|seq| index.ask(|view| view.way(seq))).transpose().map_err(asked)?.flatten();
+        if way.is_some_and(|way| way.evicted) {
+            disk.remove_file(path).map_err(StoreError::io("remove", path))?;
+        } else if seq.is_none() {
             orphans.push(path.to_owned());
         }
         Ok(())
@@ -151,7 +179,7 @@ pub(crate) fn free_name(disk: &Disk, folder: &Path, path: &Path) -> PathBuf {
     names.find(|candidate| !matches!(disk.exists(candidate), Ok(true))).unwrap_or_else(|| folder.join(name.as_ref()))
 }
 
-fn uid_of(path: &Path) -> Option<Uid> {
+pub(crate) fn uid_of(path: &Path) -> Option<Uid> {
     let stem = path.extension().is_some_and(|extension| extension == "dcm").then(|| path.file_stem())??;
     Uid::new(stem.to_str()?).ok()
 }

@@ -59,6 +59,14 @@ struct State {
     cuts: u64,
     random: u64,
     watched: bool,
+    lies: Option<Lie>,
+}
+
+/// A sync that does nothing and says that it did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lie {
+    Files,
+    Folders,
 }
 
 /// The files of a disk after a power cut, by path. Folders have no bytes.
@@ -72,7 +80,6 @@ pub(crate) struct SimDisk {
     state: Mutex<State>,
     /// Promises made so far: whoever gets an answer says so here, after it.
     promised: AtomicU64,
-    used_percent: AtomicU64,
 }
 
 impl Image {
@@ -128,12 +135,17 @@ impl SimDisk {
             folder.durable.insert(name, entry);
         }
         let state = Mutex::new(state);
-        Arc::new(Self { root: root.into(), state, promised: AtomicU64::new(0), used_percent: AtomicU64::new(10) })
+        Arc::new(Self { root: root.into(), state, promised: AtomicU64::new(0) })
     }
 
     /// From now on every moment is recorded.
     pub(crate) fn watch(&self) {
         self.state().watched = true;
+    }
+
+    /// From now on such syncs do nothing.
+    pub(crate) fn lie(&self, lie: Lie) {
+        self.state().lies = Some(lie);
     }
 
     /// Says that one more promise has been made; call it when its answer is there.
@@ -153,13 +165,9 @@ impl SimDisk {
         self.state().image(&self.root, &mut |_| false, None)
     }
 
-    /// Says how full the disk is.
-    pub(crate) fn fill_to(&self, percent: u64) {
-        self.used_percent.store(percent, Ordering::SeqCst);
-    }
-
+    /// Always a tenth full.
     pub(crate) fn room(&self) -> io::Result<Room> {
-        Ok(Room { total: 100 << 30, used: self.used_percent.load(Ordering::SeqCst) << 30 })
+        Ok(Room { total: 100 << 30, used: 10 << 30 })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -222,7 +230,9 @@ impl SimDisk {
     pub(crate) fn sync_file(&self, file: &File) -> io::Result<()> {
         let mut state = self.at_cut();
         let node = state.node_of(file)?;
-        state.nodes[node].durable = Arc::new(contents(&state.nodes[node].live));
+        if state.lies != Some(Lie::Files) {
+            state.nodes[node].durable = Arc::new(contents(&state.nodes[node].live));
+        }
         drop(state);
         drop(self.at_cut());
         Ok(())
@@ -230,7 +240,9 @@ impl SimDisk {
 
     pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
         let mut state = self.at_cut();
-        let folder = state.folders.get_mut(path).ok_or_else(not_found)?;
+        let honest = state.lies != Some(Lie::Folders);
+        let folder = state.folders.get_mut(path).filter(|_| honest);
+        let Some(folder) = folder else { return if honest { Err(not_found()) } else { Ok(()) } };
         folder.durable = folder.live.clone();
         drop(state);
         drop(self.at_cut());
@@ -242,6 +254,15 @@ impl SimDisk {
         let entry = state.entry(from)?.ok_or_else(not_found)?;
         state.name(to, Some(entry))?;
         state.name(from, None)
+    }
+
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.at_cut();
+        let entry = state.entry(from)?.ok_or_else(not_found)?;
+        match state.entry(to)? {
+            Some(_) => Err(io::Error::from_raw_os_error(nix::libc::EEXIST)),
+            None => state.name(to, Some(entry)),
+        }
     }
 
     pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {

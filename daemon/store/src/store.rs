@@ -7,16 +7,23 @@ use crate::committer::Committer;
 use crate::config::Config;
 use crate::disk::{Calls, Disk};
 use crate::error::{StoreError, port_io};
+use crate::evict::Keep;
 use crate::files::{Files, Layout};
-use crate::index::{Index, Source};
+use crate::index::{self, Index, Source};
 use crate::journal::Journal;
-use crate::recovery::{self, Lock};
+use crate::record::Record;
+use crate::recovery::{self, CleanMark, Lock};
 use crate::reserve::Reservations;
+use crate::segment;
 use crate::space::Space;
+use crate::upkeep::Upkeep;
 use fovea_core::{PortError, TempObject, Uid, UnixMicros};
 use serde::Serialize;
+use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 /// Says what time it is.
@@ -34,6 +41,22 @@ pub(crate) enum Key {
 
 /// The three ports on disk.
 pub struct Store {
+    parts: Arc<Parts>,
+    upkeep: Option<Upkeep>,
+    /// None on a disk that exists only in a test.
+    _lock: Option<Lock>,
+}
+
+impl Deref for Store {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// What the ports and the upkeep share; nobody else can name it.
+pub struct Parts {
     pub(crate) disk: Disk,
     pub(crate) layout: Layout,
     pub(crate) files: Files,
@@ -41,8 +64,18 @@ pub struct Store {
     pub(crate) index: Arc<Index>,
     pub(crate) committer: Committer,
     pub(crate) reserved: Reservations<Key>,
-    /// None on a disk that exists only in a test.
-    _lock: Option<Lock>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) keep: Keep,
+    pub(crate) sender_bytes_max: Option<u64>,
+    low_watermark_percent: u8,
+    high_watermark_percent: u8,
+    read_only: AtomicBool,
+    /// What compaction has spared: the journal's places go on as if nothing had gone.
+    pub(crate) saved_bytes: AtomicU64,
+    /// Closed files of the journal that are not compacted because they are not whole, by their place.
+    pub(crate) unsound: Mutex<BTreeSet<u64>>,
+    /// Before this moment (microseconds since 1970) no file's time is over.
+    pub(crate) evict_again_at: AtomicI64,
 }
 
 /// How the store stands, for people and for central IT. Counts of things, bytes and percents; no names.
@@ -74,6 +107,35 @@ pub struct Status {
     pub syncs: u64,
     /// Times the index was made anew since start.
     pub index_rebuilds: u64,
+    /// Nothing is taken, recorded or sent.
+    pub read_only: bool,
+    /// A new object would be taken now: not read-only, below the high watermark.
+    pub takes_objects: bool,
+    /// Share of the file system down to which files that an archive keeps go once the high one is passed, percent.
+    pub low_watermark_percent: u8,
+    /// Share of the file system past which no new object is taken, percent.
+    pub high_watermark_percent: u8,
+    /// Parcels that an archive has proved to keep.
+    pub in_custody: u64,
+    /// Parcels whose file went after that.
+    pub evicted_parcels: u64,
+    /// Objects whose file went after that.
+    pub evicted_objects: u64,
+    /// What is held of each sender.
+    pub senders: Vec<SenderShare>,
+    /// How much may be held of one sender, bytes; none without a limit.
+    pub sender_bytes_max: Option<u64>,
+}
+
+/// What is held of one sender.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct SenderShare {
+    /// Its application entity title, or `capture folder`.
+    pub sender: String,
+    /// Objects whose files are here.
+    pub objects: u64,
+    /// Bytes of these files.
+    pub bytes: u64,
 }
 
 /// One destination's queue.
@@ -115,7 +177,12 @@ impl Store {
     ) -> Result<Arc<Self>, StoreError> {
         layout.create(&disk)?;
         let (journal, found) = Journal::open(&disk, &layout.journal, &layout.bad_journal, config.segment_bytes_max)?;
-        let clean = recovery::take_clean_mark(&disk, &layout)? == Some(journal.end());
+        let mark = recovery::take_clean_mark(&disk, &layout)?.filter(|mark| mark.journal_end == journal.end());
+        // sled does not sync: its files are believed while the machine that wrote them has not been off, and else only
+        // when the last stop synced them and they are byte for byte what they were then.
+        let same_boot = lock.as_ref().is_some_and(|lock| lock.same_boot);
+        let synced = || mark.is_some_and(|mark| mark.index.is_some() && mark.index == index::sum(&layout.index).ok());
+        let trust = same_boot || synced();
         let source = Source {
             disk: disk.clone(),
             index: layout.index.clone(),
@@ -123,15 +190,17 @@ impl Store {
             bad_journal: layout.bad_journal.clone(),
             journal_id: journal.id(),
         };
-        // Not on the clean mark's word: sled's last write may never have reached the disk before the power went.
-        let (index, opening) = Index::open(source, journal.end(), lock.as_ref().is_some_and(|lock| lock.same_boot))?;
+        let (index, opening) = Index::open(source, journal.end(), trust)?;
         let sound = found.gaps.is_empty() && found.torn_bytes == 0 && !found.created;
-        recovery::sweep(&disk, &layout, &index, opening, clean, sound)?;
+        recovery::sweep(&disk, &layout, &index, opening, mark.is_some(), sound)?;
         let index = Arc::new(index);
         let counts = index.meta().map_err(|error| StoreError::Index { detail: error.to_string() })?.counts;
-        let committer = Committer::start(journal, index.clone(), counts, Arc::new(clock))?;
-        let space = Space::new(disk.clone(), layout.state.clone(), config.high_watermark_percent);
-        Ok(Arc::new(Self {
+        let clock = Arc::new(clock);
+        let saved_bytes = AtomicU64::new(saved(&disk, &layout)?);
+        let committer = Committer::start(journal, index.clone(), counts, clock.clone())?;
+        let space =
+            Space::new(disk.clone(), layout.state.clone(), config.high_watermark_percent, config.low_watermark_percent);
+        let parts = Arc::new(Parts {
             files: Files::new(disk.clone()),
             disk,
             layout,
@@ -139,8 +208,24 @@ impl Store {
             index,
             committer,
             reserved: Reservations::default(),
-            _lock: lock,
-        }))
+            clock,
+            keep: config.keep,
+            sender_bytes_max: config.sender_bytes_max,
+            low_watermark_percent: config.low_watermark_percent,
+            high_watermark_percent: config.high_watermark_percent,
+            read_only: AtomicBool::new(config.read_only),
+            saved_bytes,
+            unsound: Mutex::default(),
+            evict_again_at: AtomicI64::new(i64::MIN),
+        });
+        let upkeep = config.upkeep_every.map(|every| Upkeep::start(parts.clone(), every)).transpose()?;
+        Ok(Arc::new(Self { parts, upkeep, _lock: lock }))
+    }
+
+    /// From now on nothing is taken, recorded or sent, or everything again. What is held can be read and asked for in
+    /// either case.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Release);
     }
 
     /// How the store stands.
@@ -149,7 +234,7 @@ impl Store {
     /// When the index or the file system cannot be asked.
     pub fn status(&self) -> Result<Status, PortError> {
         let counts = self.index.meta()?.counts;
-        let queues = self.index.ask(|view| view.queues())?;
+        let (queues, shares) = self.index.ask(|view| Ok((view.queues()?, view.shares()?)))?;
         Ok(Status {
             objects: counts.objects,
             pending: counts.pending,
@@ -160,10 +245,22 @@ impl Store {
             waiting: queues.into_iter().map(|(destination, parcels)| Waiting { destination, parcels }).collect(),
             conflicts: counts.conflicts,
             held_back: counts.held_back,
-            journal_bytes: self.committer.end(),
-            disk_used_percent: self.space.used_percent()?,
+            journal_bytes: self.committer.end() - self.saved_bytes.load(Ordering::Relaxed),
+            disk_used_percent: self.space.room()?.used_percent(),
             syncs: self.disk.calls().syncs(),
             index_rebuilds: self.index.rebuilds(),
+            read_only: self.is_read_only(),
+            takes_objects: self.takes(0).is_ok(),
+            low_watermark_percent: self.low_watermark_percent,
+            high_watermark_percent: self.high_watermark_percent,
+            in_custody: counts.in_custody,
+            evicted_parcels: counts.evicted_parcels,
+            evicted_objects: counts.evicted_objects,
+            senders: shares
+                .into_iter()
+                .map(|(sender, share)| SenderShare { sender, objects: share.objects, bytes: share.bytes })
+                .collect(),
+            sender_bytes_max: self.sender_bytes_max,
         })
     }
 
@@ -177,10 +274,48 @@ impl Store {
     /// the high watermark: what leaves the box is what makes room again. A disk that is really full still refuses.
     ///
     /// # Errors
-    /// [`PortError::OutOfSpace`] on a full disk.
+    /// [`PortError::OutOfSpace`] on a full disk, or when read-only.
     pub fn open_result_temp(&self) -> Result<TempObject, PortError> {
+        self.writable()?;
         self.files.temp(&self.layout.tmp).map_err(port_io("create a temporary file"))
     }
+}
+
+impl Parts {
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// Refuses when read-only. It says "out of space", for that is what senders understand: try again later.
+    pub(crate) fn writable(&self) -> Result<(), PortError> {
+        let refused = || PortError::OutOfSpace { detail: "the store is read-only".into() };
+        if self.is_read_only() { Err(refused()) } else { Ok(()) }
+    }
+
+    /// Whether an object with so many bytes to come would be taken.
+    pub(crate) fn takes(&self, bytes: u64) -> Result<(), PortError> {
+        self.writable()?;
+        self.space.check(bytes)
+    }
+
+    /// Makes a record durable, unless read-only.
+    pub(crate) fn commit(&self, record: Record) -> Result<Record, PortError> {
+        self.writable()?;
+        self.committer.commit(record)
+    }
+}
+
+/// Bytes that the journal is shorter than its places say, because files were compacted.
+fn saved(disk: &Disk, layout: &Layout) -> Result<u64, StoreError> {
+    let failed = || StoreError::io("look at", &layout.journal);
+    let mut saved = 0;
+    for segment in segment::list(disk, &layout.journal).map_err(failed())? {
+        if let Some(until) = segment.until {
+            let length = disk.open(&segment.path).and_then(|file| file.metadata()).map_err(failed())?.len();
+            saved += (until - segment.base).saturating_sub(length);
+        }
+    }
+    Ok(saved)
 }
 
 /// The state folder itself, for the daemon's eyes only: what lies in it names patients. One that is there already is
@@ -197,9 +332,10 @@ fn create_state(disk: &Disk, state: &Path) -> Result<(), StoreError> {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        drop(self.upkeep.take());
         self.committer.stop();
-        self.index.settle(true);
-        recovery::leave_clean_mark(&self.disk, &self.layout, self.committer.end());
+        let mark = CleanMark { journal_end: self.committer.end(), index: self.index.close() };
+        recovery::leave_clean_mark(&self.disk, &self.layout, mark);
     }
 }
 

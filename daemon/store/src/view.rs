@@ -1,7 +1,7 @@
-//! The index's contents: which keys a record of the journal writes, and how the ports' questions are answered.
+//! The index's contents: its keys, and how the ports' questions are answered from them.
 //!
-//! In: records in journal order. Out: keys in one sled tree. Promise: every question costs in proportion to its answer;
-//! applying the same records to an empty tree gives the same answers, always.
+//! In: keys in one sled tree, as `changes.rs` writes them. Out: answers. Promise: every question costs in proportion to its
+//! answer.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -18,13 +18,15 @@
 //! | `c` uid sha256 | a conflict |
 //! | `r` destination NUL what | how many such parcels wait for it: it has asked before, so its queue is kept |
 //! | `q` destination NUL what lane seq | such a parcel waits |
+//! | `e` seq | an archive keeps this parcel, and its file is here, too |
+//! | `x` uid | an object whose file was evicted |
+//! | `s` sender | [`Share`]: what is held of it |
 //!
 //! Numbers in keys are big endian, so that sled's order is theirs.
 
 use crate::index::Fault;
-use crate::overlay::{Merged, Overlay, Writes};
-use crate::record::{Dispatched, Record};
-use fovea_core::{Accepted, Finding, FindingId, Lane, Parcel, Quarantined, Uid, UnixMicros, What};
+use crate::overlay::{Merged, Overlay};
+use fovea_core::{Accepted, Custody, Finding, FindingId, Lane, Parcel, Quarantined, Sender, Uid, UnixMicros, What};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sled::IVec;
 use std::collections::BTreeMap;
@@ -33,7 +35,7 @@ use std::ops::Bound;
 /// Longest finding, as JSON. Sled keeps small values well and large ones badly.
 pub const FINDING_BYTES_MAX: usize = 128 * 1024;
 /// Changes with any change of the table above: an index of another version is rebuilt.
-pub(crate) const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 2;
 const WHATS: [What; 3] = [What::Findings, What::Deidentified, What::Originals];
 const LANES: [Lane; 3] = [Lane::UrgentFindings, Lane::Findings, Lane::Pixels];
 
@@ -59,6 +61,10 @@ pub(crate) struct Counts {
     pub untouched: u64,
     pub conflicts: u64,
     pub held_back: u64,
+    /// Parcels that an archive has proved to keep.
+    pub in_custody: u64,
+    pub evicted_parcels: u64,
+    pub evicted_objects: u64,
     pub last_object: u64,
     pub last_place: u64,
     pub last_parcel: u64,
@@ -70,6 +76,16 @@ pub(crate) struct Way {
     pub parcel: Parcel,
     pub delivered: Vec<(String, UnixMicros)>,
     pub set_aside: Vec<(String, String)>,
+    pub custody: Vec<Custody>,
+    /// Its file is gone.
+    pub evicted: bool,
+}
+
+/// What the box holds of one sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Share {
+    pub objects: u64,
+    pub bytes: u64,
 }
 
 impl Way {
@@ -92,22 +108,22 @@ pub(crate) struct Outgoing {
 /// Key of the [`Meta`].
 pub(crate) const META: &[u8] = b"m";
 
-fn key(kind: u8, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn key(kind: u8, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + rest.len());
     key.push(kind);
     key.extend_from_slice(rest);
     key
 }
 
-fn numbered(kind: u8, number: u64) -> Vec<u8> {
+pub(crate) fn numbered(kind: u8, number: u64) -> Vec<u8> {
     key(kind, &number.to_be_bytes())
 }
 
-fn named(kind: u8, uid: &Uid) -> Vec<u8> {
+pub(crate) fn named(kind: u8, uid: &Uid) -> Vec<u8> {
     key(kind, uid.as_str().as_bytes())
 }
 
-fn asked_key(destination: &str, what: What) -> Vec<u8> {
+pub(crate) fn asked_key(destination: &str, what: What) -> Vec<u8> {
     let mut key = key(b'r', destination.as_bytes());
     key.extend([0, what as u8]);
     key
@@ -119,21 +135,29 @@ fn queue_prefix(destination: &str, what: What, lane: Lane) -> Vec<u8> {
     key
 }
 
-fn queue_key(destination: &str, parcel: &Parcel) -> Vec<u8> {
+pub(crate) fn queue_key(destination: &str, parcel: &Parcel) -> Vec<u8> {
     let mut key = queue_prefix(destination, parcel.what, parcel.lane);
     key.extend(parcel.seq.to_be_bytes());
     key
 }
 
-fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, Fault> {
+/// A sender's key; the second byte keeps a peer that calls itself like the folder apart from it.
+pub(crate) fn sender_key(sender: &Sender) -> Vec<u8> {
+    match sender {
+        Sender::Dimse(ae_title) => key(b's', format!("d{ae_title}").as_bytes()),
+        Sender::Capture => key(b's', b"c"),
+    }
+}
+
+pub(crate) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, Fault> {
     serde_json::to_vec(value).map_err(|error| Fault::Broken(format!("write a value: {error}")))
 }
 
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(bytes).map_err(|error| Fault::Broken(format!("read a value: {error}")))
 }
 
-fn number(bytes: &[u8]) -> Result<u64, Fault> {
+pub(crate) fn number(bytes: &[u8]) -> Result<u64, Fault> {
     let tail = bytes.last_chunk::<8>().ok_or_else(|| Fault::Broken("a number is cut".into()))?;
     Ok(u64::from_be_bytes(*tail))
 }
@@ -146,16 +170,16 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    fn bytes(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
+    pub(crate) fn bytes(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
         self.overlay.get(self.tree, key)
     }
 
-    fn has(&self, key: &[u8]) -> Result<bool, Fault> {
+    pub(crate) fn has(&self, key: &[u8]) -> Result<bool, Fault> {
         Ok(self.bytes(key)?.is_some())
     }
 
     /// Keys that begin with `prefix`.
-    fn scan(&self, prefix: Vec<u8>) -> Merged {
+    pub(crate) fn scan(&self, prefix: Vec<u8>) -> Merged {
         let mut after = prefix.clone();
         // No prefix ends in 0xff: the last byte is a kind, a kind of content or a lane.
         if let Some(last) = after.last_mut() {
@@ -178,6 +202,12 @@ impl View<'_> {
 
     pub(crate) fn accepted(&self, uid: &Uid) -> Result<Option<Accepted>, Fault> {
         self.get(named(b'o', uid))
+    }
+
+    /// Objects whose uid comes after `after` as text, in that order.
+    pub(crate) fn objects_after(&self, after: &str, limit: usize) -> Result<Vec<Accepted>, Fault> {
+        let range = (Bound::Excluded(key(b'o', after.as_bytes())), Bound::Excluded(vec![b'o' + 1]));
+        self.overlay.range(self.tree, range).take(limit).map(|entry| read(&entry?.1)).collect()
     }
 
     pub(crate) fn pending(&self, limit: usize) -> Result<Vec<Accepted>, Fault> {
@@ -244,6 +274,43 @@ impl View<'_> {
         self.get_number(named(b'n', uid))
     }
 
+    /// Parcels after `after` that an archive keeps and whose file is here, oldest first.
+    pub(crate) fn evictable_after(&self, after: u64, limit: usize) -> Result<Vec<Way>, Fault> {
+        let Some(first) = after.checked_add(1) else { return Ok(Vec::new()) };
+        let range = (Bound::Included(numbered(b'e', first)), Bound::Included(numbered(b'e', u64::MAX)));
+        let seqs = self.overlay.range(self.tree, range).take(limit).map(|entry| number(&entry?.0));
+        let ways = seqs.map(|seq| self.way(seq?)?.ok_or_else(|| Fault::Broken("a list names no parcel".into())));
+        ways.collect()
+    }
+
+    /// Whether the object's file went on purpose.
+    pub(crate) fn object_evicted(&self, uid: &Uid) -> Result<bool, Fault> {
+        self.has(&named(b'x', uid))
+    }
+
+    /// What is held of one sender.
+    pub(crate) fn share_of(&self, sender: &Sender) -> Result<Share, Fault> {
+        Ok(self.get(sender_key(sender))?.unwrap_or_default())
+    }
+
+    /// What is held of each sender, by name; the capture folder is called so.
+    pub(crate) fn shares(&self) -> Result<Vec<(String, Share)>, Fault> {
+        let named = |entry: Result<(IVec, IVec), Fault>| {
+            let (key, value) = entry?;
+            let name = match key.get(1..) {
+                Some([b'd', name @ ..]) => String::from_utf8_lossy(name).into_owned(),
+                _ => "capture folder".to_owned(),
+            };
+            Ok((name, read(&value)?))
+        };
+        self.scan(vec![b's']).map(named).collect()
+    }
+
+    /// Whether every destination that has asked for such parcels has answered for this one.
+    pub(crate) fn all_answered(&self, way: &Way) -> Result<bool, Fault> {
+        Ok(self.askers(way.parcel.what)?.iter().all(|destination| way.settled_at(destination)))
+    }
+
     pub(crate) fn outgoing(&self, uid: &Uid) -> Result<Option<Outgoing>, Fault> {
         self.get(named(b'd', uid))
     }
@@ -290,7 +357,7 @@ impl View<'_> {
     }
 
     /// Whose queues of `what` are kept.
-    fn askers(&self, what: What) -> Result<Vec<String>, Fault> {
+    pub(crate) fn askers(&self, what: What) -> Result<Vec<String>, Fault> {
         let mut askers = Vec::new();
         for entry in self.scan(vec![b'r']) {
             let key = entry?.0;
@@ -303,188 +370,9 @@ impl View<'_> {
     }
 }
 
-fn conflict_key(uid: &Uid, sha256: &fovea_core::Sha256) -> Vec<u8> {
+pub(crate) fn conflict_key(uid: &Uid, sha256: &fovea_core::Sha256) -> Vec<u8> {
     let mut key = named(b'c', uid);
     key.push(0);
     key.extend(sha256.0);
     key
-}
-
-/// Changes of several records, written as one atomic batch; reads see the changes.
-pub(crate) struct Changes<'a> {
-    view: View<'a>,
-    meta: Meta,
-    writes: Writes,
-}
-
-impl<'a> Changes<'a> {
-    pub(crate) fn new(view: View<'a>, meta: Meta) -> Self {
-        Self { view, meta, writes: Writes::new() }
-    }
-
-    /// Number of keys that change.
-    pub(crate) fn len(&self) -> usize {
-        self.writes.len()
-    }
-
-    /// All records before place `end` are applied, also those of which a rewritten file has only the sum.
-    pub(crate) fn reach(&mut self, end: u64) {
-        self.meta.applied = self.meta.applied.max(end);
-    }
-
-    /// The keys, and what the index knows of itself once it has them.
-    pub(crate) fn finish(mut self) -> Result<(Writes, Meta), Fault> {
-        let meta = write(&self.meta)?;
-        self.put(META.to_vec(), meta);
-        Ok((self.writes, self.meta))
-    }
-
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.writes.insert(key, Some(value.into()));
-    }
-
-    fn remove(&mut self, key: Vec<u8>) {
-        self.writes.insert(key, None);
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<IVec>, Fault> {
-        match self.writes.get(key) {
-            Some(written) => Ok(written.clone()),
-            None => self.view.bytes(key),
-        }
-    }
-
-    fn has(&self, key: &[u8]) -> Result<bool, Fault> {
-        match self.writes.get(key) {
-            Some(written) => Ok(written.is_some()),
-            None => self.view.has(key),
-        }
-    }
-
-    fn add(&mut self, key: Vec<u8>, step: i64) -> Result<(), Fault> {
-        let before = self.get(&key)?.map_or(Ok(0), |bytes| number(&bytes))?;
-        self.put(key, before.saturating_add_signed(step).to_be_bytes().to_vec());
-        Ok(())
-    }
-
-    /// Applies one record whose last byte is before place `end`.
-    pub(crate) fn apply(&mut self, end: u64, record: &Record) -> Result<(), Fault> {
-        match record {
-            Record::Accepted(accepted) => self.accepted(accepted)?,
-            Record::Conflict(conflict) => {
-                let key = conflict_key(&conflict.sop_instance_uid, &conflict.data_set_sha256);
-                if !self.has(&key)? {
-                    self.put(key, write(conflict)?);
-                    self.meta.counts.conflicts += 1;
-                }
-            }
-            Record::Finding { place, finding } => self.finding(*place, finding)?,
-            Record::Dispatched(dispatched) => self.dispatched(dispatched)?,
-            Record::Delivered { seq, destination, at } => self.settle(*seq, destination, |way| {
-                way.delivered.push((destination.clone(), *at));
-            })?,
-            Record::SetAside { seq, destination, reason, .. } => self.settle(*seq, destination, |way| {
-                way.set_aside.push((destination.clone(), reason.clone()));
-            })?,
-        }
-        self.meta.applied = end;
-        Ok(())
-    }
-
-    fn accepted(&mut self, accepted: &Accepted) -> Result<(), Fault> {
-        let uid = &accepted.header.sop_instance_uid;
-        let counts = &mut self.meta.counts;
-        counts.last_object = counts.last_object.max(accepted.seq);
-        if self.has(&named(b'o', uid))? {
-            return Ok(());
-        }
-        self.meta.counts.objects += 1;
-        self.put(named(b'o', uid), write(accepted)?);
-        if !self.has(&named(b'f', uid))? {
-            self.meta.counts.pending += 1;
-            self.put(numbered(b'p', accepted.seq), uid.as_str().into());
-        }
-        Ok(())
-    }
-
-    fn finding(&mut self, place: u64, finding: &Finding) -> Result<(), Fault> {
-        let uid = &finding.sop_instance_uid;
-        let counts = &mut self.meta.counts;
-        counts.last_place = counts.last_place.max(place);
-        if self.has(&named(b'f', uid))? {
-            return Ok(());
-        }
-        self.meta.counts.findings += 1;
-        self.put(numbered(b'F', place), write(finding)?);
-        self.put(named(b'f', uid), place.to_be_bytes().to_vec());
-        self.put(key(b'i', finding.finding_id.as_str().as_bytes()), place.to_be_bytes().to_vec());
-        if let Some(accepted) = self.get(&named(b'o', uid))? {
-            self.remove(numbered(b'p', read::<Accepted>(&accepted)?.seq));
-            self.meta.counts.pending -= 1;
-        }
-        if !self.has(&named(b'd', uid))? {
-            self.meta.counts.undispatched += 1;
-            self.put(numbered(b'u', place), uid.as_str().into());
-        }
-        Ok(())
-    }
-
-    fn dispatched(&mut self, dispatched: &Dispatched) -> Result<(), Fault> {
-        let uid = &dispatched.source_sop_instance_uid;
-        let last = dispatched.parcels.iter().map(|parcel| parcel.seq).max().unwrap_or(0);
-        self.meta.counts.last_parcel = self.meta.counts.last_parcel.max(last);
-        if self.has(&named(b'd', uid))? {
-            return Ok(());
-        }
-        for parcel in &dispatched.parcels {
-            let way = Way { parcel: parcel.clone(), delivered: Vec::new(), set_aside: Vec::new() };
-            self.put(numbered(b'P', parcel.seq), write(&way)?);
-            self.put(named(b'n', &parcel.sop_instance_uid), parcel.seq.to_be_bytes().to_vec());
-            for destination in self.view.askers(parcel.what)? {
-                self.put(queue_key(&destination, parcel), Vec::new());
-                self.add(asked_key(&destination, parcel.what), 1)?;
-            }
-        }
-        let parcels: Vec<u64> = dispatched.parcels.iter().map(|parcel| parcel.seq).collect();
-        self.meta.counts.parcels += parcels.len() as u64;
-        self.meta.counts.untouched += parcels.len() as u64;
-        self.meta.counts.held_back += dispatched.quarantined.len() as u64;
-        let outgoing = Outgoing { parcels, quarantined: dispatched.quarantined.clone() };
-        self.put(named(b'd', uid), write(&outgoing)?);
-        if let Some(place) = self.get(&named(b'f', uid))? {
-            self.remove(numbered(b'u', number(&place)?));
-            self.meta.counts.undispatched -= 1;
-        }
-        Ok(())
-    }
-
-    fn settle(&mut self, seq: u64, destination: &str, change: impl FnOnce(&mut Way)) -> Result<(), Fault> {
-        let Some(bytes) = self.get(&numbered(b'P', seq))? else { return Ok(()) };
-        let mut way: Way = read(&bytes)?;
-        if way.delivered.is_empty() && way.set_aside.is_empty() {
-            self.meta.counts.untouched -= 1;
-        }
-        change(&mut way);
-        self.put(numbered(b'P', seq), write(&way)?);
-        let queued = queue_key(destination, &way.parcel);
-        if self.has(&queued)? {
-            self.remove(queued);
-            self.add(asked_key(destination, way.parcel.what), -1)?;
-        }
-        Ok(())
-    }
-
-    /// Begins to keep a queue of `what` for `destination`: all that it neither has nor refused.
-    pub(crate) fn begin_queue(&mut self, destination: &str, what: What) -> Result<(), Fault> {
-        let mut waiting = 0u64;
-        for entry in self.view.scan(vec![b'P']) {
-            let way: Way = read(&entry?.1)?;
-            if way.parcel.what == what && !way.settled_at(destination) {
-                self.put(queue_key(destination, &way.parcel), Vec::new());
-                waiting += 1;
-            }
-        }
-        self.put(asked_key(destination, what), waiting.to_be_bytes().to_vec());
-        Ok(())
-    }
 }

@@ -240,20 +240,34 @@ fn an_index_that_is_behind_catches_up_and_one_of_another_journal_is_not_believed
 }
 
 #[test]
-fn after_another_start_of_the_machine_the_index_is_not_trusted_even_if_the_stop_was_clean() {
+fn after_another_start_of_the_machine_the_index_is_believed_only_if_it_is_what_a_clean_stop_synced() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     fill(&store);
     let before = answers(&store);
     drop(store);
-    for clean in [true, false] {
+    let flip_in_index = || {
+        let path = dir.path().join("index/db");
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    };
+    let lose_mark = || fs::remove_file(dir.path().join("journal/clean")).unwrap();
+    let mark_of_another = || fs::write(dir.path().join("journal/clean"), "12345 deadbeef\n").unwrap();
+    type Step<'a> = (&'a str, &'a dyn Fn(), u64);
+    let steps: [Step; 4] = [
+        ("clean", &|| (), 0),
+        ("a flipped bit", &flip_in_index, 1),
+        ("no mark", &lose_mark, 1),
+        ("a mark of another end", &mark_of_another, 1),
+    ];
+    for (name, damage, rebuilds) in steps {
         fs::write(dir.path().join("lock"), "1 another-boot\n").unwrap();
-        if !clean {
-            fs::remove_file(dir.path().join("journal/clean")).unwrap();
-        }
+        damage();
         let store = open(dir.path());
-        assert_eq!(store.status().unwrap().index_rebuilds, 1, "clean stop: {clean}");
-        assert_eq!(answers(&store), before);
+        assert_eq!(store.status().unwrap().index_rebuilds, rebuilds, "{name}");
+        assert_eq!(answers(&store), before, "{name}");
     }
 }
 
@@ -364,4 +378,46 @@ fn the_journal_rotates_and_an_index_is_rebuilt_from_all_its_segments() {
     assert!(fs::read_dir(dir.path().join("journal")).unwrap().count() > 4);
     fs::remove_dir_all(dir.path().join("index")).unwrap();
     assert_eq!(answers(&Store::open(&config).unwrap()), before);
+}
+
+#[test]
+fn sealed_journal_files_are_compacted_beside_the_work_and_the_answers_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { segment_bytes_max: 700, upkeep_every: None, ..Config::at(dir.path()) };
+    let store = Store::open(&config).unwrap();
+    fill(&store);
+    for number in 1..=3 {
+        store.delivered(number, "ehr", UnixMicros(6)).unwrap();
+        store.custody(number, "ehr", Proof::Query, UnixMicros(7)).unwrap();
+    }
+    let without_length = |store: &Store| {
+        let proofs: Vec<_> = (1..=3).map(|seq| store.custody_of(seq).unwrap()).collect();
+        let answers = answers(store);
+        (answers[..answers.rfind(',').unwrap()].to_owned(), proofs)
+    };
+    let before = without_length(&store);
+    let long = store.status().unwrap().journal_bytes;
+    drop(store);
+    let journal_files = || files(&dir.path().join("journal")).into_iter().filter(|name| name.ends_with(".jnl")).count();
+    let many = journal_files();
+    let busy = Config { upkeep_every: Some(Duration::from_millis(5)), ..config.clone() };
+    let store = Store::open(&busy).unwrap();
+    for _patience in 0..1000 {
+        if journal_files() + 3 <= many {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(journal_files() + 3 <= many, "{many} files are {}", journal_files());
+    assert_eq!(without_length(&store), before);
+    drop(store);
+    for without_index in [false, true] {
+        if without_index {
+            fs::remove_dir_all(dir.path().join("index")).unwrap();
+        }
+        let store = Store::open(&config).unwrap();
+        assert_eq!(without_length(&store), before, "without index: {without_index}");
+        assert!(store.status().unwrap().journal_bytes < long);
+        assert_eq!(store.status().unwrap().index_rebuilds, u64::from(without_index));
+    }
 }

@@ -18,6 +18,7 @@ enum Op {
     Waiting { destination: bool, wants: u8, limit: u8 },
     Delivered { seq: u8, destination: bool },
     SetAside { seq: u8, destination: bool },
+    Custody { seq: u8, destination: bool },
     Reopen { without_index: bool, unclean: bool },
 }
 
@@ -31,6 +32,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(destination, wants, limit)| Op::Waiting { destination, wants, limit }),
         3 => (0..14u8, any::<bool>()).prop_map(|(seq, destination)| Op::Delivered { seq, destination }),
         1 => (0..14u8, any::<bool>()).prop_map(|(seq, destination)| Op::SetAside { seq, destination }),
+        2 => (0..14u8, any::<bool>()).prop_map(|(seq, destination)| Op::Custody { seq, destination }),
         1 => (any::<bool>(), any::<bool>())
             .prop_map(|(without_index, unclean)| Op::Reopen { without_index, unclean }),
     ]
@@ -93,6 +95,11 @@ fn apply(ports: &dyn Ports, op: &Op) -> String {
             told(ports.delivered(u64::from(*seq), destination(*first), UnixMicros(4)))
         }
         Op::SetAside { seq, destination: first } => told(ports.set_aside(u64::from(*seq), destination(*first), "no")),
+        Op::Custody { seq, destination: first } => {
+            let proof = if *first { Proof::Query } else { Proof::Commitment { transaction_uid: uid("1.2") } };
+            let noted = told(ports.custody(u64::from(*seq), destination(*first), proof, UnixMicros(6)));
+            format!("{noted} {}", told(ports.custody_of(u64::from(*seq))))
+        }
         Op::Reopen { .. } => String::new(),
     }
 }
