@@ -1,68 +1,151 @@
 //! Proves bundles before they are installed: the same code, in the same sandbox, as before they serve.
+//!
+//! In: bundles. Out: a verdict each, with what was measured here. Promise: each bundle is proved in a process of its own, so that none can
+//! spoil another's verdict; nothing is kept.
 
 use crate::CheckArgs;
-use crate::table::{Table, duration, json_line};
-use anyhow::Context;
-use fovea_infer::TrustedKey;
-use fovea_worker::{ModelState, ModelStatus, Worker, WorkerConfig};
+use crate::eval;
+use crate::table::{Table, duration, json_line, size};
+use fovea_infer::{Bundle, BundleFiles, Manifest, TrustedKey};
+use fovea_worker::{ModelState, ServingModel, Worker};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::ExitCode;
 
-pub fn run(args: CheckArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let mut config = WorkerConfig::installed().context("this build's release key is damaged")?;
-    config.bundles = args.bundles;
-    for path in &args.trust {
-        config.trusted_keys.push(TrustedKey::read(path)?);
+/// What is asked, in order; a bundle that fails at one is not asked the next.
+const STEPS: [(&str, &str); 4] = [
+    ("signature", "bundle_untrusted"),
+    ("hashes and limits", "bundle_damaged"),
+    ("runs here", "bundle_not_runnable"),
+    ("golden answers", "golden_mismatch"),
+];
+
+pub fn run(args: &CheckArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let mut all_good = true;
+    for path in &args.bundles {
+        let config = eval::config(path, &args.trust, args.runtime_dir.as_deref())?;
+        let manifest = manifest(path, &config.trusted_keys);
+        let worker = Worker::start(config)?;
+        let state = worker.models().first().map(|status| status.state.clone());
+        let verdict = match &state {
+            Some(ModelState::Serving(serving)) => served(path, serving, manifest.as_ref(), &worker),
+            Some(ModelState::Refused(reason)) => {
+                json!({ "path": path, "refused": reason, "steps": steps(Some(&reason.code)) })
+            }
+            None => anyhow::bail!("the worker did not answer for {}", path.display()),
+        };
+        all_good &= verdict["refused"].is_null();
+        if json { json_line(&verdict)? } else { print(&verdict)? }
     }
-    if let Some(runtime_dir) = args.runtime_dir {
-        config.runtime_dir = runtime_dir;
-    }
-    let worker = Worker::start(config)?;
-    let verdicts: Vec<Value> = worker.models().iter().map(verdict).collect();
-    if json {
-        verdicts.iter().try_for_each(json_line)?;
-    } else {
-        print(&verdicts)?;
-    }
-    // An older version beside a newer one is as it should be.
-    let fault =
-        |verdict: &Value| !matches!(verdict["refused"]["code"].as_str(), None | Some("superseded" | "duplicate"));
-    let refused = verdicts.iter().any(fault);
-    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn verdict(status: &ModelStatus) -> Value {
-    match &status.state {
-        ModelState::Serving(serving) => json!({
-            "path": status.path,
-            "model": serving.model,
-            "task": serving.task,
-            "device": serving.device,
-            "latency_us_p50": serving.admission.latency_us_p50,
-            "golden_count": serving.admission.golden_count,
-            "golden_max_error": serving.admission.golden_max_error,
-            "refused": null,
-        }),
-        ModelState::Refused(reason) => json!({ "path": status.path, "refused": reason }),
-    }
+fn manifest(path: &Path, trust: &[TrustedKey]) -> Option<Manifest> {
+    BundleFiles::open(path).ok().and_then(|files| Bundle::read_manifest(&files, trust).ok())
 }
 
-fn print(verdicts: &[Value]) -> anyhow::Result<()> {
-    let mut table = Table::new(&["bundle", "verdict", "golden vectors", "latency p50"]);
-    for verdict in verdicts {
-        let path = verdict["path"].as_str().unwrap_or_default().to_owned();
-        if let Some(why) = verdict["refused"]["text"].as_str() {
-            table.row(vec![path, format!("refused: {why}"), "-".to_owned(), "-".to_owned()]);
-            continue;
-        }
-        let text = |key: &str| verdict["model"][key].as_str().unwrap_or("-");
-        let golden = verdict["golden_max_error"].as_f64().unwrap_or(f64::NAN);
-        table.row(vec![
-            path,
-            format!("may serve: {} {} on {}", text("id"), text("version"), verdict["device"].as_str().unwrap_or("-")),
-            format!("{}, largest difference {golden:.4}", verdict["golden_count"]),
-            duration(verdict["latency_us_p50"].as_u64().unwrap_or(0)),
-        ]);
+fn served(path: &Path, serving: &ServingModel, manifest: Option<&Manifest>, worker: &Worker) -> Value {
+    let admission = &serving.admission;
+    json!({
+        "path": path,
+        "model": serving.model,
+        "task": serving.task,
+        "device": serving.device,
+        "device_name": worker.status().device,
+        "licence": manifest.map(|manifest| &manifest.licence),
+        "ops_max": manifest.map(|manifest| manifest.ops_max),
+        "files": manifest.map(|manifest| manifest.files.len()),
+        "latency_us_p50": admission.latency_us_p50,
+        "golden_count": admission.golden_count,
+        "golden_max_error": admission.golden_max_error,
+        "networks": networks(serving, manifest),
+        "resident_bytes": worker.status().resident_bytes,
+        "steps": steps(None),
+        "refused": null,
+    })
+}
+
+/// What was measured of each network, beside what its bundle grants.
+fn networks(serving: &ServingModel, manifest: Option<&Manifest>) -> Vec<Value> {
+    let one = |network: &fovea_infer::NetworkAdmission| {
+        let stated = manifest.and_then(|manifest| manifest.networks.iter().find(|stated| stated.name == network.name));
+        json!({
+            "name": network.name,
+            "latency_us_p50": network.latency_us_p50,
+            "golden_count": network.golden_count,
+            "golden_max_error": network.golden_max_error,
+            "tolerance_abs": stated.and_then(|stated| stated.golden.tolerance_abs),
+            "golden_map_error": network.golden_map_error,
+            "tolerance_map_mean": stated.and_then(|stated| stated.golden.tolerance_map_mean),
+        })
+    };
+    serving.admission.networks.iter().map(one).collect()
+}
+
+/// `ok`, `failed` or `not asked` for each step; a code that is none of a step's fails the first.
+fn steps(failed: Option<&str>) -> Vec<Value> {
+    let at = failed.map_or(STEPS.len(), |code| STEPS.iter().position(|(_, of)| *of == code).unwrap_or(0));
+    let word = |place: usize| match place.cmp(&at) {
+        std::cmp::Ordering::Less => "ok",
+        std::cmp::Ordering::Equal => "failed",
+        std::cmp::Ordering::Greater => "not asked",
+    };
+    STEPS.iter().enumerate().map(|(place, (name, _))| json!({ "step": name, "result": word(place) })).collect()
+}
+
+fn print(verdict: &Value) -> anyhow::Result<()> {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let refused = verdict["refused"]["text"].as_str();
+    let mut table = Table::new(&[&text(&verdict["path"]), if refused.is_some() { "REFUSED" } else { "may serve" }]);
+    let mut row = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
+    for step in verdict["steps"].as_array().into_iter().flatten() {
+        row(&text(&step["step"]), text(&step["result"]));
     }
+    if let Some(why) = refused {
+        row("why", why.to_owned());
+        row("what to do", text(&verdict["refused"]["advice"]));
+        return Ok(table.print()?);
+    }
+    let model = &verdict["model"];
+    row("model", format!("{} {}", text(&model["id"]), text(&model["version"])));
+    row("sha256", text(&model["sha256"]));
+    row("task", text(&verdict["task"]));
+    row("licence", text(&verdict["licence"]));
+    row("device", format!("{}, {}", text(&verdict["device"]), text(&verdict["device_name"])));
+    for network in verdict["networks"].as_array().into_iter().flatten() {
+        row(&format!("network {}", text(&network["name"])), measured(network));
+    }
+    row("latency", format!("{}, every network once", duration(verdict["latency_us_p50"].as_u64().unwrap_or(0))));
+    row("resident memory", size(verdict["resident_bytes"].as_u64().unwrap_or(0)));
     Ok(table.print()?)
+}
+
+fn measured(network: &Value) -> String {
+    let number = |key: &str| network[key].as_f64();
+    let mut parts = vec![format!("{} golden vectors", network["golden_count"])];
+    if let (Some(error), Some(granted)) = (number("golden_max_error"), number("tolerance_abs")) {
+        parts.push(format!("largest difference {error:.4} of {granted}"));
+    }
+    if let (Some(error), Some(granted)) = (number("golden_map_error"), number("tolerance_map_mean")) {
+        parts.push(format!("largest mean difference of a map {error:.4} of {granted}"));
+    }
+    parts.push(duration(network["latency_us_p50"].as_u64().unwrap_or(0)));
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(code: Option<&str>) -> Vec<String> {
+        steps(code).iter().map(|step| step["result"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_verdict_says_how_far_a_bundle_came() {
+        assert_eq!(words(None), ["ok"; 4]);
+        assert_eq!(words(Some("bundle_damaged")), ["ok", "failed", "not asked", "not asked"]);
+        assert_eq!(words(Some("golden_mismatch")), ["ok", "ok", "ok", "failed"]);
+        assert_eq!(words(Some("something new")), ["failed", "not asked", "not asked", "not asked"]);
+    }
 }

@@ -50,7 +50,8 @@ fn checks(status: &Value) -> Vec<Check> {
     let models = status["models"].as_array().cloned().unwrap_or_default();
     // An older version beside a newer one is as it should be.
     let fault = |model: &&Value| !matches!(model["refused_code"].as_str(), Some("superseded" | "duplicate"));
-    let refused: Vec<&str> = models.iter().filter(fault).filter_map(|model| model["refused"].as_str()).collect();
+    let refused: Vec<String> = models.iter().filter(fault).filter_map(refusal).collect();
+    let store_error = status["model_store"]["error"].as_str();
     let serving = models.iter().filter(|model| model["refused"].is_null()).count();
     let disk = status["store"]["disk_used_percent"].as_f64().unwrap_or(0.0);
     let behind: Vec<String> = status["sync"].as_array().into_iter().flatten().filter_map(unreachable).collect();
@@ -70,7 +71,13 @@ fn checks(status: &Value) -> Vec<Check> {
             name: "models",
             ok: serving > 0 && refused.is_empty(),
             says: if refused.is_empty() { format!("{serving} serving") } else { refused.join("; ") },
-            cure: "name a signed bundle in [infer] bundles, and its key in [infer] trusted_keys",
+            cure: "name a signed bundle in [infer] bundles and its key in [infer] trusted_keys, or install one: foveactl models install",
+        },
+        Check {
+            name: "model store",
+            ok: store_error.is_none(),
+            says: store_error.map_or_else(|| store(&status["model_store"]), str::to_owned),
+            cure: "say which versions should serve: foveactl models activate ID VERSION, see foveactl models list",
         },
         Check {
             name: "device",
@@ -99,6 +106,23 @@ fn checks(status: &Value) -> Vec<Check> {
         // For information: a file that is no picture is nothing that ails the box.
         Check { name: "capture", ok: true, says: capture(&status["receive"]), cure: "" },
     ]
+}
+
+/// A bundle that should serve and does not.
+fn refusal(model: &Value) -> Option<String> {
+    let why = model["refused"].as_str()?;
+    Some(model["id"].as_str().map_or_else(|| why.to_owned(), |id| format!("{id}: {why}; see foveactl models list")))
+}
+
+fn store(store: &Value) -> String {
+    let active = |entry: &Value| Some(format!("{} {}", entry["id"].as_str()?, entry["active"].as_str()?));
+    let active: Vec<String> = store["active"].as_array().into_iter().flatten().filter_map(active).collect();
+    let installed = store["installed"].as_u64().unwrap_or(0);
+    match (store["busy"].as_bool(), active.is_empty()) {
+        (Some(true), _) => "a bundle is being proved".to_owned(),
+        (_, true) => format!("{installed} installed, the built-in ones serve"),
+        (_, false) => format!("{installed} installed, active: {}", active.join(", ")),
+    }
 }
 
 fn worker(worker: &Value) -> String {
@@ -146,6 +170,7 @@ mod tests {
             "version": "1.2.3",
             "worker": { "pid": 7, "restarts": 0, "device": "CPU", "start_error": null },
             "models": [{ "device": "CPU", "refused": null }],
+            "model_store": { "busy": false, "installed": 2, "active": [{ "id": "eye", "active": "1.1.0" }], "error": null },
             "store": { "disk_used_percent": 12.0 },
             "sync": [{ "name": "vna", "last_error": null, "set_aside": 0 }],
             "receive": { "captures_accepted": 4, "captures_refused": 0 },
@@ -177,6 +202,7 @@ mod tests {
             ("/worker/device", json!("replay:CPU"), "device"),
             ("/models/0/device", json!("replay:answers"), "device"),
             ("/models/0/refused", json!("signature"), "models"),
+            ("/model_store/error", json!("active.json is damaged"), "model store"),
             ("/sync/0/set_aside", json!(1), "set aside"),
             ("/sync/0/last_error", json!("away"), "destinations"),
             ("/store/disk_used_percent", json!(93.0), "disk"),

@@ -1,12 +1,14 @@
 //! `foveactl`: the command line of one box.
 //!
 //! In: arguments, the daemon's control socket. Out: tables for people, or with `--json` one object a line with stable keys.
-//! Promise: it changes nothing on the box; every error names the cure.
+//! Promise: it changes nothing on the box but, where asked to, the set of models; every error names the cure.
 
 mod check;
 mod client;
 mod conformance;
 mod doctor;
+mod eval;
+mod models;
 mod send;
 mod table;
 mod views;
@@ -27,6 +29,8 @@ use std::process::ExitCode;
   foveactl findings --follow
   foveactl show f-0123456789abcdef0123456789abcdef --json
   foveactl models check dr-screening/
+  foveactl models eval dr-screening/ --labels labels.csv --images photos/ --html
+  foveactl models install dr-screening-1.1.0.fovea
   foveactl send photo.dcm studies/ --to FOVEA@127.0.0.1:11112 --associations 4"
 )]
 struct Cli {
@@ -78,12 +82,40 @@ struct FindingsArgs {
 
 #[derive(Subcommand)]
 enum ModelsCommand {
-    /// The bundles that the daemon was given: serving, or refused and why.
+    /// Every bundle that the daemon knows, built-in or installed: serving, idle, or refused and why.
     List,
     /// Proves bundles on this machine, as the daemon would before they serve; exit status 1 when one is refused.
     ///
     /// Signature, hashes, bounds and golden vectors, in a sandboxed process with time and memory limits. Needs no daemon.
     Check(CheckArgs),
+    /// Measures a bundle on labelled pictures, through the code of production; writes a page with --html. Needs no daemon.
+    Eval(Box<eval::EvalArgs>),
+    /// Proves a bundle and keeps it on the box; it serves from the next object on.
+    Install(InstallArgs),
+    /// Lets an installed version, or the built-in one, serve from the next object on.
+    Activate {
+        /// Bundle id.
+        id: String,
+        /// Its version.
+        version: String,
+    },
+    /// Lets the version serve again that served before.
+    Rollback {
+        /// Bundle id.
+        id: String,
+    },
+}
+
+#[derive(Args)]
+struct InstallArgs {
+    /// The bundle: a folder with a bundle.toml, or a *.fovea file.
+    bundle: PathBuf,
+    /// Lets it serve at once, which is the default.
+    #[arg(long, conflicts_with = "no_activate")]
+    activate: bool,
+    /// Keeps it, and lets what serves go on serving.
+    #[arg(long)]
+    no_activate: bool,
 }
 
 #[derive(Args)]
@@ -136,11 +168,22 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Findings(args) => views::findings(&client, args.after, args.follow, cli.json).await?,
         Command::Show { id } => views::show(&client, &id, cli.json).await?,
         Command::Outbox => views::outbox(&client, cli.json).await?,
-        Command::Models { command: ModelsCommand::List } => views::models(&client, cli.json).await?,
-        Command::Models { command: ModelsCommand::Check(args) } => return check::run(args, cli.json),
+        Command::Models { command } => return run_models(&client, command, cli.json).await,
         Command::Doctor => return doctor::run(&client, &cli.state, cli.json).await,
         Command::Conformance => std::io::stdout().lock().write_all(conformance::statement().as_bytes())?,
         Command::Send(args) => return send::run(args, cli.json).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_models(client: &Client, command: ModelsCommand, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
+        ModelsCommand::List => models::list(client, json).await?,
+        ModelsCommand::Check(args) => return check::run(&args, json),
+        ModelsCommand::Eval(args) => return eval::run(*args, json).await,
+        ModelsCommand::Install(args) => models::install(client, &args, json).await?,
+        ModelsCommand::Activate { id, version } => models::activate(client, &id, &version, json).await?,
+        ModelsCommand::Rollback { id } => models::rollback(client, &id, json).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -153,22 +153,6 @@ pub async fn outbox(client: &Client, json: bool) -> anyhow::Result<()> {
     if json { Ok(()) } else { Ok(table.print()?) }
 }
 
-pub async fn models(client: &Client, json: bool) -> anyhow::Result<()> {
-    let status: Value = client.get("/v1/status").await?;
-    let mut table = Table::new(&["model", "version", "task", "state", "latency"]);
-    for model in status["models"].as_array().into_iter().flatten() {
-        if json {
-            json_line(model)?;
-            continue;
-        }
-        let text = |key: &str| model[key].as_str().unwrap_or("-").to_owned();
-        let state = model["refused"].as_str().map_or_else(|| "serving".to_owned(), |why| format!("refused: {why}"));
-        let latency = model["latency_us_p50"].as_u64().map_or_else(|| "-".to_owned(), duration);
-        table.row(vec![text("id"), text("version"), text("task"), state, latency]);
-    }
-    if json { Ok(()) } else { Ok(table.print()?) }
-}
-
 pub async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
     let status: Value = client.get("/v1/status").await?;
     if json {

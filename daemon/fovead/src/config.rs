@@ -200,11 +200,14 @@ fn trusted_key(text: &str) -> Result<TrustedKey, ConfigError> {
     key.map_err(|error| ConfigError::Value { key: "infer.trusted_keys", what: chain(&error) })
 }
 
-/// Every bundle in `folder`, by name: folders with a `bundle.toml`, and `*.fovea` files.
+/// Every bundle that lies in `folder` itself, by name: folders with a `bundle.toml`, and `*.fovea` files. What the model store keeps
+/// there lies one folder deeper.
 fn bundles_in(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     let is_bundle = |path: &PathBuf| {
-        path.join("bundle.toml").is_file() || path.extension().is_some_and(|extension| extension == "fovea")
+        !is_hidden(path)
+            && (path.join("bundle.toml").is_file() || path.extension().is_some_and(|extension| extension == "fovea"))
     };
     let mut bundles: Vec<PathBuf> = entries.filter(is_bundle).collect();
     bundles.sort();

@@ -9,6 +9,7 @@ mod copies;
 mod heartbeat;
 mod identity;
 mod logging;
+mod models;
 mod patience;
 mod pipeline;
 mod status;

@@ -2,6 +2,7 @@
 //! disk call.
 
 use crate::config::{Config, Node};
+use crate::models::{Fallen, Models};
 use crate::worker_thread::{Snapshot, WorkerThread};
 use fovea_core::chain;
 use fovea_store::Store;
@@ -17,6 +18,7 @@ pub struct StatusSource {
     listen: String,
     store: Arc<Store>,
     worker: WorkerThread,
+    models: Arc<Models>,
     receive: Arc<fovea_receive::Counters>,
     sync: Vec<(String, Arc<fovea_sync::Counters>)>,
 }
@@ -26,11 +28,12 @@ impl StatusSource {
         config: &Config,
         store: Arc<Store>,
         worker: WorkerThread,
+        models: Arc<Models>,
         receive: Arc<fovea_receive::Counters>,
         sync: Vec<(String, Arc<fovea_sync::Counters>)>,
     ) -> Self {
         let listen = format!("{}@{}", config.receive.ae_title, config.receive.listen);
-        Self { started: Instant::now(), node: config.node.clone(), listen, store, worker, receive, sync }
+        Self { started: Instant::now(), node: config.node.clone(), listen, store, worker, models, receive, sync }
     }
 
     /// The status as one object; keys are stable.
@@ -51,7 +54,8 @@ impl StatusSource {
             "receive": self.receive.counts(),
             "store": store,
             "worker": worker_object(&worker),
-            "models": worker.models.iter().map(model).collect::<Vec<_>>(),
+            "models": worker.models.iter().map(model).chain(worker.fallen.iter().map(fallen)).collect::<Vec<_>>(),
+            "model_store": self.models.status(),
             "sync": sync,
         })
     }
@@ -89,6 +93,11 @@ fn model(status: &ModelStatus) -> Value {
             json!({ "path": status.path, "refused": reason.text, "refused_code": reason.code })
         }
     }
+}
+
+/// A version that should serve and does not; another one does in its place.
+fn fallen(fallen: &Fallen) -> Value {
+    json!({ "path": fallen.path, "id": fallen.id, "refused": fallen.reason.text, "refused_code": fallen.reason.code })
 }
 
 fn destination(name: &str, counters: &fovea_sync::Counters) -> Value {

@@ -8,6 +8,7 @@ use crate::capture::SandboxedPictures;
 use crate::config::Config;
 use crate::copies::Copies;
 use crate::heartbeat::Heartbeat;
+use crate::models::{Models, Shelf};
 use crate::pipeline::{Bells, Pipeline};
 use crate::status::StatusSource;
 use crate::worker_thread::WorkerThread;
@@ -27,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long tasks may take to finish what is in hand; below TimeoutStopSec of the unit.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Of it, how long the object in hand may take before it is given up: a slide takes minutes, and waits for the next start.
+const OBJECT_DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Threads that wait for the network. Disk and engine calls have threads of their own.
 const ASYNC_WORKERS: usize = 2;
 /// Threads for disk calls: as many objects as are made durable at once; more would only queue at the disk.
@@ -38,14 +41,16 @@ const BLOCKING_THREADS_MAX: usize = 64;
 /// When something cannot be started, or a task ends unasked.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let store = Store::open(&config.store).context("open the state folder")?;
-    let worker = WorkerThread::start(config.worker.clone()).context("start the worker's thread")?;
+    let shelf = Shelf::open(&config.store.state_dir.join("models"), &config.worker).context("open the model store")?;
+    let worker = WorkerThread::start(config.worker.clone(), shelf.choice()).context("start the worker's thread")?;
+    let models = Arc::new(Models::new(shelf, worker.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_WORKERS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(supervise(config, store, worker));
+    let result = runtime.block_on(supervise(config, store, worker, models));
     // What is left is a blocking call past the deadline: it must not hold the stop up any longer.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -53,12 +58,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
 
-async fn supervise(config: Config, store: Arc<Store>, worker: WorkerThread) -> anyhow::Result<()> {
+async fn supervise(config: Config, store: Arc<Store>, worker: WorkerThread, models: Arc<Models>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new();
-    let beats = start(&config, store, worker, &stop, &mut tasks).await?;
+    let beats = start(&config, store, worker.clone(), models, &stop, &mut tasks).await?;
     notify(&[NotifyState::Ready, NotifyState::Status("accepting objects")]);
     log::info!("ready");
 
@@ -66,12 +71,16 @@ async fn supervise(config: Config, store: Arc<Store>, worker: WorkerThread) -> a
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         Some(task) = tasks.join_next() => Err(unasked(task)),
-        never = watchdog(beats, &config) => match never {},
+        never = watchdog(beats, &worker, &config) => match never {},
     };
     notify(&[NotifyState::Stopping]);
     log::info!("stopping");
     stop.cancel();
-    let drained = tokio::time::timeout(DRAIN_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+    let mut drained = drain(&mut tasks, OBJECT_DRAIN_MAX).await;
+    if drained.is_err() {
+        worker.give_up();
+        drained = drain(&mut tasks, DRAIN_MAX - OBJECT_DRAIN_MAX).await;
+    }
     if drained.is_err() {
         log::warn!(
             "some tasks did not finish within {} s; what they had in hand is done again at the next start",
@@ -81,12 +90,17 @@ async fn supervise(config: Config, store: Arc<Store>, worker: WorkerThread) -> a
     ended
 }
 
+async fn drain(tasks: &mut Tasks, limit: Duration) -> Result<(), tokio::time::error::Elapsed> {
+    tokio::time::timeout(limit, async { while tasks.join_next().await.is_some() {} }).await
+}
+
 /// Wires the stages together; returns the heartbeats of the two loops. The control socket opens last: who reaches it
 /// finds everything else at work.
 async fn start(
     config: &Config,
     store: Arc<Store>,
     worker: WorkerThread,
+    models: Arc<Models>,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> anyhow::Result<[Heartbeat; 2]> {
@@ -124,9 +138,9 @@ async fn start(
         spawn(tasks, "sync", sending);
     }
 
-    let status = StatusSource::new(config, store, worker, counters, sync);
+    let status = StatusSource::new(config, store, worker, Arc::clone(&models), counters, sync);
     let status = Arc::new(move || status.object());
-    let api = Api { ledger, outbox, status, recorded: bells.published.subscribe() };
+    let api = Api { ledger, outbox, status, models, recorded: bells.published.subscribe() };
     let (socket, control_stop) = (config.store.state_dir.join("control.sock"), stop.clone());
     spawn(tasks, "control socket", async move { fovea_review::serve(&socket, api, control_stop).await });
     Ok(beats)
@@ -185,14 +199,16 @@ fn unasked(task: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinErr
 }
 
 /// Feeds systemd's watchdog while both loops go round: a box that hangs is restarted.
-async fn watchdog(beats: [Heartbeat; 2], config: &Config) -> std::convert::Infallible {
+async fn watchdog(beats: [Heartbeat; 2], worker: &WorkerThread, config: &Config) -> std::convert::Infallible {
     let Some(interval) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     // One object may take both of its tries to the deadline, and a reload of the worker between them.
     let round_max = 3 * config.worker.object_deadline + config.worker.load_deadline;
     loop {
         tokio::time::sleep(interval / 3).await;
-        match beats.iter().map(Heartbeat::age).max() {
-            Some(age) if age >= round_max => log::error!("a loop has not gone round for {} s", age.as_secs()),
+        // A slide shows life with each field that was read.
+        let analysing = beats[0].age().min(worker.progress_age().unwrap_or(Duration::MAX));
+        match analysing.max(beats[1].age()) {
+            age if age >= round_max => log::error!("a loop has not gone round for {} s", age.as_secs()),
             _ => notify(&[NotifyState::Watchdog]),
         }
     }

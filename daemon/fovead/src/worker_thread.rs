@@ -1,10 +1,12 @@
 //! The OS thread that owns the worker's client: pictures go in, analyses come out, one at a time.
 //!
 //! In: jobs over a bounded channel. Out: one answer for each job.
-//! Promise: an answer always comes; while no worker can be started it is none, and the object waits.
+//! Promise: an answer always comes; while no worker can be started it is none, and the object waits. A new set of models is brought up
+//! beside the old one and takes its place between two objects. A model that is refused gives way to the version before it, loudly.
 
-use fovea_core::{Analysis, ObjectHeader, Verdict, chain};
-use fovea_worker::{ModelStatus, Picture, Worker, WorkerConfig, WorkerError, WorkerStatus};
+use crate::models::{ActiveError, Choice, Fallen, Ranks};
+use fovea_core::{Analysis, ObjectHeader, Reason, Verdict, chain};
+use fovea_worker::{Control, ModelStatus, Picture, Worker, WorkerConfig, WorkerError, WorkerStatus};
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +20,23 @@ const START_PAUSE: Duration = Duration::from_secs(10);
 enum Job {
     Analyse { object: File, header: Box<ObjectHeader>, reply: oneshot::Sender<Option<Analysis>> },
     Picture { file: File, reply: oneshot::Sender<Result<Picture, WorkerError>> },
+    Adopt { choice: Choice, id: String, commit: Commit, reply: oneshot::Sender<Result<(), AdoptError>> },
+}
+
+/// Writes down which models serve; called when they are up and before they do.
+pub type Commit = Box<dyn FnOnce() -> Result<(), ActiveError> + Send>;
+
+/// Why a new set of models does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    #[error("it is refused: {}", .0.text)]
+    Refused(Reason),
+    #[error("no worker comes up with it")]
+    Worker(#[from] WorkerError),
+    #[error("it cannot be written down")]
+    Commit(#[source] ActiveError),
+    #[error("the daemon is stopping")]
+    Stopping,
 }
 
 /// What the worker is and serves, as of the last job.
@@ -26,6 +45,8 @@ pub struct Snapshot {
     pub models: Vec<ModelStatus>,
     pub status: Option<WorkerStatus>,
     pub start_error: Option<String>,
+    /// What should serve and was refused, so that another version does.
+    pub fallen: Vec<Fallen>,
 }
 
 /// Why no picture came back.
@@ -45,17 +66,31 @@ pub enum PictureError {
 pub struct WorkerThread {
     jobs: mpsc::Sender<Job>,
     snapshot: Arc<Mutex<Snapshot>>,
+    control: Arc<Mutex<Option<Control>>>,
 }
 
 impl WorkerThread {
     /// Starts the thread; returns once the bundles are admitted or refused, or the worker failed to start.
-    pub fn start(config: WorkerConfig) -> std::io::Result<Self> {
+    ///
+    /// Of `config` all but the bundles is used: those are `choice`.
+    pub fn start(config: WorkerConfig, choice: Choice) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let (ready, started) = std::sync::mpsc::channel();
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let shared = Arc::clone(&snapshot);
+        let control = Arc::new(Mutex::new(None));
+        let in_hand = Arc::clone(&control);
         std::thread::Builder::new().name("worker-client".into()).spawn(move || {
-            let mut owner = Owner { config, worker: None, failed_at: None, shared };
+            let mut owner = Owner {
+                config,
+                choice,
+                ranks: Ranks::new(),
+                fallen: Vec::new(),
+                worker: None,
+                failed_at: None,
+                shared,
+                in_hand,
+            };
             owner.ensure_started();
             // The starter may have given up: then nobody waits.
             let _nobody_waits = ready.send(());
@@ -63,7 +98,7 @@ impl WorkerThread {
         })?;
         // An error means that the thread is gone: the first job will tell.
         let _first_job_tells = started.recv();
-        Ok(Self { jobs, snapshot })
+        Ok(Self { jobs, snapshot, control })
     }
 
     /// One answer for one object; none while no worker can be started. Takes at most the worker's deadlines.
@@ -81,6 +116,31 @@ impl WorkerThread {
         Ok(answer.blocking_recv().map_err(|_| PictureError::Stopping)??)
     }
 
+    /// Lets `choice` serve from the next object on, once the first choice for `id` is admitted and `commit` has written it down.
+    /// Blocks; call it off the async workers.
+    ///
+    /// # Errors
+    /// [`AdoptError`]; then what served goes on serving.
+    pub fn adopt(&self, choice: Choice, id: &str, commit: Commit) -> Result<(), AdoptError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Adopt { choice, id: id.to_owned(), commit, reply };
+        self.jobs.blocking_send(job).map_err(|_| AdoptError::Stopping)?;
+        answer.blocking_recv().map_err(|_| AdoptError::Stopping)?
+    }
+
+    /// How long ago an object that takes long, a slide, was last heard of; none while there is none.
+    pub fn progress_age(&self) -> Option<Duration> {
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.as_ref().and_then(Control::progress).map(|progress| progress.at.elapsed())
+    }
+
+    /// Gives up what the worker has in hand: the object stays pending, for the next start.
+    pub fn give_up(&self) {
+        if let Some(control) = &*self.control.lock().unwrap_or_else(PoisonError::into_inner) {
+            control.stop();
+        }
+    }
+
     /// The worker as of the last job.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -90,15 +150,24 @@ impl WorkerThread {
 /// The thread's own state: no other code touches it.
 struct Owner {
     config: WorkerConfig,
+    choice: Choice,
+    /// How far each model has fallen since it was chosen.
+    ranks: Ranks,
+    fallen: Vec<Fallen>,
     worker: Option<Worker>,
     failed_at: Option<Instant>,
     shared: Arc<Mutex<Snapshot>>,
+    /// Of the worker that serves, for other threads.
+    in_hand: Arc<Mutex<Option<Control>>>,
 }
 
 impl Owner {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(job) = queue.blocking_recv() {
-            self.ensure_started();
+            // An adoption brings its own worker up.
+            if !matches!(job, Job::Adopt { .. }) {
+                self.ensure_started();
+            }
             match job {
                 Job::Analyse { object, header, reply } => {
                     let analysis = self.worker.as_mut().map(|worker| worker.analyse(&object, &header));
@@ -113,9 +182,58 @@ impl Owner {
                         let _stays_in_folder = reply.send(worker.picture_rgb8(&file));
                     }
                 }
+                Job::Adopt { choice, id, commit, reply } => {
+                    let adopted = self.adopt(choice, &id, commit);
+                    self.publish();
+                    // Who asked may have gone away: it is done or not done all the same.
+                    let _done_all_the_same = reply.send(adopted);
+                }
             }
+            self.mend();
             self.publish();
         }
+    }
+
+    /// Brings the new set up beside the old one, writes it down, and only then lets it take the place.
+    fn adopt(&mut self, choice: Choice, id: &str, commit: Commit) -> Result<(), AdoptError> {
+        let up = bring_up(&self.config, &choice, Ranks::new())?;
+        if let Some(fallen) = up.fallen.iter().find(|fallen| fallen.id == id) {
+            return Err(AdoptError::Refused(fallen.reason.clone()));
+        }
+        if let Some(reason) = choice.refused_whole(&up.ranks, id, up.worker.models()) {
+            return Err(AdoptError::Refused(reason));
+        }
+        commit().map_err(AdoptError::Commit)?;
+        self.choice = choice;
+        self.take(up);
+        Ok(())
+    }
+
+    /// A model that was put aside, or whose files were found damaged when the process had to be replaced, gives way as at a start.
+    fn mend(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        let mut ranks = self.ranks.clone();
+        let fallen = self.choice.fall(&mut ranks, worker.models());
+        if fallen.is_empty() {
+            return;
+        }
+        match bring_up(&self.config, &self.choice, ranks) {
+            Ok(mut up) => {
+                fallen.iter().for_each(tell);
+                up.fallen.splice(0..0, fallen);
+                up.fallen.splice(0..0, std::mem::take(&mut self.fallen));
+                self.take(up);
+            }
+            Err(error) => log::error!("no worker comes up with the version before: {}", chain(&error)),
+        }
+    }
+
+    fn take(&mut self, up: Up) {
+        *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner) = Some(up.worker.control());
+        self.worker = Some(up.worker);
+        self.ranks = up.ranks;
+        self.fallen = up.fallen;
+        self.failed_at = None;
     }
 
     fn ensure_started(&mut self) {
@@ -123,10 +241,9 @@ impl Owner {
         if self.worker.is_some() || pausing {
             return;
         }
-        match Worker::start(self.config.clone()) {
-            Ok(worker) => {
-                self.worker = Some(worker);
-                self.failed_at = None;
+        match bring_up(&self.config, &self.choice, Ranks::new()) {
+            Ok(up) => {
+                self.take(up);
                 self.publish();
             }
             Err(error) => {
@@ -139,11 +256,45 @@ impl Owner {
 
     fn publish(&self) {
         if let Some(worker) = &self.worker {
-            let snapshot =
-                Snapshot { models: worker.models().to_vec(), status: Some(worker.status()), start_error: None };
+            let snapshot = Snapshot {
+                models: worker.models().to_vec(),
+                status: Some(worker.status()),
+                start_error: None,
+                fallen: self.fallen.clone(),
+            };
             *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
         }
     }
+}
+
+/// A worker that is up, with what it serves.
+struct Up {
+    worker: Worker,
+    ranks: Ranks,
+    fallen: Vec<Fallen>,
+}
+
+/// Starts workers until every model that can serve does: what is refused gives way to the version before it.
+fn bring_up(config: &WorkerConfig, choice: &Choice, mut ranks: Ranks) -> Result<Up, WorkerError> {
+    let mut fallen = Vec::new();
+    loop {
+        let worker = Worker::start(WorkerConfig { bundles: choice.paths(&ranks), ..config.clone() })?;
+        let newly = choice.fall(&mut ranks, worker.models());
+        if newly.is_empty() {
+            return Ok(Up { worker, ranks, fallen });
+        }
+        newly.iter().for_each(tell);
+        fallen.extend(newly);
+    }
+}
+
+fn tell(fallen: &Fallen) {
+    log::error!(
+        "model {} at {} does not serve, the version before it is asked: {}",
+        fallen.id,
+        fallen.path.display(),
+        fallen.reason.text
+    );
 }
 
 fn is_unavailable(analysis: &Analysis) -> bool {

@@ -13,15 +13,19 @@ mod capture;
 mod classes;
 mod config;
 mod counters;
+mod file;
 mod header;
 mod inflate;
 mod object;
 mod serve;
 mod session;
 
-pub use capture::{CaptureError, PictureDecoder, PictureError, RawPicture, watch};
+pub use capture::{
+    CaptureError, PictureClass, PictureDecoder, PictureError, RawPicture, WrapError, picture_object, watch,
+};
 pub use classes::{ClassEntry, Conformance, Encoding, SyntaxEntry, conformance, encoding_of};
 pub use config::{Config, ConfigError, Peer, RawConfig, RawPeer};
 pub use counters::{Counters, Counts};
+pub use file::{ObjectFileError, object_file_header};
 pub use header::{HeaderError, HeaderLimits, HeaderWalker, Walked};
 pub use serve::{ReceiveError, serve};

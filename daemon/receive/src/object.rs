@@ -25,7 +25,7 @@ const BATCHES_KEPT_MAX: usize = 8;
 /// Disk calls at once. More would only queue in the kernel; the inbox syncs many callers together.
 const DISK_JOBS_MAX: usize = 32;
 /// A deflated data set unfolds to at most this: its plain form is looked at, never stored.
-const PLAIN_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const PLAIN_BYTES_MAX: u64 = 1 << 30;
 /// Deflated bytes taken before other tasks get their turn: they may unfold a thousandfold.
 const DEFLATED_STEP_BYTES: usize = 4 * 1024;
 
@@ -284,7 +284,8 @@ fn write(temp: Option<TempObject>, inbox: &dyn Inbox, batch: &[u8]) -> Result<Te
     Ok(temp)
 }
 
-fn object_header(walked: Walked, transfer_syntax_uid: Uid, pixel_data_offset: Option<u64>) -> ObjectHeader {
+/// Joins what the walk found with what only the file knows.
+pub(crate) fn object_header(walked: Walked, transfer_syntax_uid: Uid, pixel_data_offset: Option<u64>) -> ObjectHeader {
     ObjectHeader {
         sop_class_uid: walked.sop_class_uid,
         sop_instance_uid: walked.sop_instance_uid,

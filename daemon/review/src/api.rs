@@ -1,13 +1,18 @@
 //! Routes and answers. All port calls block on disk, so each runs on the blocking pool.
 
+use crate::models::{BUNDLE_BYTES_MAX, Changed, ModelList, ModelStore, ModelsError, ModelsErrorKind};
 use axum::Json;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use fovea_core::{Finding, FindingId, Ledger, Outbox, ParcelState, PortError, Quarantined, Uid};
+use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,6 +31,8 @@ pub struct Api {
     pub outbox: Arc<dyn Outbox>,
     /// Makes the status object; may block on disk.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The set of models.
+    pub models: Arc<dyn ModelStore>,
     /// Changes after each recorded finding.
     pub recorded: watch::Receiver<u64>,
 }
@@ -79,8 +86,25 @@ enum ApiError {
         #[from]
         source: PortError,
     },
+    #[error(transparent)]
+    Models(#[from] ModelsError),
+    #[error("the bundle has more than {BUNDLE_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the bundle did not arrive whole")]
+    Cut,
     #[error("the daemon is stopping")]
     Stopping,
+}
+
+impl ApiError {
+    fn cure(&self) -> Option<&str> {
+        match self {
+            Self::Models(error) => Some(&error.cure),
+            Self::TooLarge => Some("give it the bundle's own folder or .fovea file, nothing around it"),
+            Self::Cut => Some("try again"),
+            _ => None,
+        }
+    }
 }
 
 impl IntoResponse for ApiError {
@@ -92,9 +116,17 @@ impl IntoResponse for ApiError {
                 log::error!("control request: {source}");
                 StatusCode::INTERNAL_SERVER_ERROR
             }
+            Self::Models(error) => match error.kind {
+                ModelsErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+                ModelsErrorKind::NotFound => StatusCode::NOT_FOUND,
+                ModelsErrorKind::Conflict => StatusCode::CONFLICT,
+                ModelsErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Cut => StatusCode::BAD_REQUEST,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
-        (status, Json(serde_json::json!({ "error": self.to_string() }))).into_response()
+        (status, Json(serde_json::json!({ "error": self.to_string(), "cure": self.cure() }))).into_response()
     }
 }
 
@@ -125,6 +157,9 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/findings", get(findings))
         .route("/v1/findings/{id}", get(finding))
         .route("/v1/outbox", get(outbox))
+        .route("/v1/models", get(models).post(install))
+        .route("/v1/models/{id}/activate", post(activate))
+        .route("/v1/models/{id}/rollback", post(rollback))
         .with_state(api)
 }
 
@@ -164,6 +199,59 @@ async fn outbox(State(api): State<Api>, Query(page): Query<Page>) -> Result<Json
     Ok(Json(OutboxPage { parcels }))
 }
 
+async fn models(State(api): State<Api>) -> Result<Json<ModelList>, ApiError> {
+    let models = apart(move || api.models.list()).await??;
+    Ok(Json(ModelList { models }))
+}
+
+#[derive(Deserialize)]
+struct Install {
+    activate: bool,
+}
+
+/// The body is the bundle as a tar file.
+async fn install(State(api): State<Api>, Query(wanted): Query<Install>, body: Body) -> Result<Json<Changed>, ApiError> {
+    let store = Arc::clone(&api.models);
+    let file = apart(move || store.incoming()).await??;
+    let file = received(file, body).await?;
+    Ok(Json(apart(move || api.models.install(file, wanted.activate)).await??))
+}
+
+/// Writes a body to `file`, piece by piece.
+async fn received(mut file: File, mut body: Body) -> Result<File, ApiError> {
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|_| ApiError::Cut)?.into_data() else { continue };
+        bytes += piece.len() as u64;
+        if bytes > BUNDLE_BYTES_MAX {
+            return Err(ApiError::TooLarge);
+        }
+        let written = apart(move || file.write_all(&piece).map(|()| file)).await?;
+        file = written.map_err(|error| {
+            let text = format!("the bundle cannot be written: {error}");
+            ModelsError::new(ModelsErrorKind::Failed, text, "make room on the disk of the state folder")
+        })?;
+    }
+    Ok(file)
+}
+
+#[derive(Deserialize)]
+struct Activate {
+    version: String,
+}
+
+async fn activate(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(wanted): Query<Activate>,
+) -> Result<Json<Changed>, ApiError> {
+    Ok(Json(apart(move || api.models.activate(&id, &wanted.version)).await??))
+}
+
+async fn rollback(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Changed>, ApiError> {
+    Ok(Json(apart(move || api.models.rollback(&id)).await??))
+}
+
 enum Wanted {
     Finding(FindingId),
     Object(Uid),
@@ -192,8 +280,10 @@ fn detail(api: &Api, wanted: &Wanted) -> Result<Option<FindingDetail>, PortError
 async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, PortError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(ApiError::Stopping),
-    }
+    Ok(apart(read).await??)
+}
+
+/// Runs what blocks on the blocking pool.
+async fn apart<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(call).await.map_err(|_| ApiError::Stopping)
 }

@@ -1,7 +1,8 @@
 //! The JSON API over the box's state, for `foveactl` now and the review pages later.
 //!
 //! In: requests on the control socket `<state>/control.sock` (HTTP/1.1). Out: JSON read from the ports.
-//! Promise: it only reads; it answers from the index, never from the network or a picture; every list is bounded.
+//! Promise: `GET` only reads, from the index, never from the network or a picture; `POST` changes the set of models and nothing else;
+//! every list and every body is bounded.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -9,9 +10,19 @@
 //! | `GET /v1/findings?after=N&limit=M&wait_ms=W` | findings recorded after place N, oldest first; waits up to W ms for the first |
 //! | `GET /v1/findings/{id}` | one finding by its id or by SOP Instance UID, with what was sent and held back for it |
 //! | `GET /v1/outbox?after=N&limit=M` | parcels after place N, oldest first |
+//! | `GET /v1/models` | every bundle: built-in or installed, and what it does |
+//! | `POST /v1/models?activate=true` | installs the bundle in the body, a tar file, once it has proved itself |
+//! | `POST /v1/models/{id}/activate?version=V` | lets that version serve |
+//! | `POST /v1/models/{id}/rollback` | lets the version serve again that served before |
+//!
+//! What cannot be done answers `{ "error": why, "cure": what to do }`.
 
 mod api;
+mod models;
 mod socket;
 
 pub use api::{Api, FindingDetail, FindingPage, OutboxPage, PAGE_LIMIT_MAX, PlacedFinding};
+pub use models::{
+    BUNDLE_BYTES_MAX, Changed, Kept, ModelList, ModelRow, ModelStore, ModelsError, ModelsErrorKind, Origin, RowState,
+};
 pub use socket::{ServeError, serve};

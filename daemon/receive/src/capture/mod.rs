@@ -14,10 +14,11 @@
 mod jpeg;
 mod photograph;
 mod sidecar;
+mod wrapped;
 
 use crate::counters::{Counters, add};
 use crate::object::{Intake, Object, Refusal};
-use fovea_core::{Acceptance, Inbox, Sender, Sha256, Uid, chain, sop_class};
+use fovea_core::{Acceptance, Inbox, Sender, Sha256, Uid, chain};
 use fovea_dimse::transfer_syntax;
 use jpeg::{Jpeg, JpegError};
 use nix::fcntl::OFlag;
@@ -33,6 +34,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use photograph::PictureClass;
+pub use wrapped::{WrapError, picture_object};
 
 /// Between two looks into the folder.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -105,6 +109,8 @@ pub enum CaptureError {
 enum PictureFate {
     #[error("reading it failed")]
     Read { source: io::Error },
+    #[error("writing its object failed")]
+    Write { source: io::Error },
     #[error("the file has {bytes} bytes, the limit is {FILE_BYTES_MAX}")]
     TooLong { bytes: u64 },
     #[error("neither JPEG nor PNG")]
@@ -283,7 +289,7 @@ impl Folder {
         };
         // Constants of the standard: both are UIDs.
         let uid = |text| Uid::new(text).map_err(|_| PictureFate::Lost);
-        let class = uid(sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT)?;
+        let class = prepared.picture.class.sop_class_uid.clone();
         let mut object = Object::start(&self.intake, class, instance, uid(syntax)?, Sender::Capture)?;
         object.push(&before_pixels(&prepared.picture)).await?;
         let mut pixel_bytes = 0;
@@ -353,11 +359,7 @@ fn prepare(path: &Path, pictures: &dyn PictureDecoder, inbox: &dyn Inbox) -> Res
     let read = |source| PictureFate::Read { source };
     let mut file = open_plain(path).map_err(read)?.ok_or(PictureFate::Unknown)?;
     let metadata = file.metadata().map_err(read)?;
-    let mut bytes = Vec::new();
-    (&file).take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(PictureFate::TooLong { bytes: metadata.len() });
-    }
+    let bytes = whole(&file)?;
     let sidecar = match read_sidecar(path)? {
         Some(json) => Sidecar::parse(&json)?,
         None => Sidecar::default(),
@@ -367,25 +369,46 @@ fn prepare(path: &Path, pictures: &dyn PictureDecoder, inbox: &dyn Inbox) -> Res
     if held.is_some() {
         return Ok(None);
     }
+    let (width_px, height_px, pixels, source) = pixels_of(bytes, &mut file, pictures)?;
+    let taken_at = metadata.modified().map_err(read)?;
+    let class = PictureClass::eye().ok_or(PictureFate::Lost)?;
+    let picture = Picture { class, file_sha256, taken_at, sidecar, width_px, height_px, pixels };
+    Ok(Some(Prepared { picture, source }))
+}
+
+/// All bytes of a picture file, up to [`FILE_BYTES_MAX`].
+fn whole(file: &File) -> Result<Vec<u8>, PictureFate> {
+    let read = |source| PictureFate::Read { source };
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(PictureFate::TooLong { bytes: file.metadata().map_err(read)?.len() });
+    }
+    Ok(bytes)
+}
+
+/// The pixels of a picture file: a baseline JPEG's own stream, anything else decoded. `bytes` are all of `file`.
+fn pixels_of(
+    bytes: Vec<u8>,
+    file: &mut File,
+    pictures: &dyn PictureDecoder,
+) -> Result<(u16, u16, PixelForm, Source), PictureFate> {
     let is_jpeg = bytes.starts_with(&[0xFF, 0xD8, 0xFF]);
     if !is_jpeg && !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
         return Err(PictureFate::Unknown);
     }
-    let (width_px, height_px, pixels, source) = match if is_jpeg { jpeg::walk(&bytes)? } else { Jpeg::Other } {
+    match if is_jpeg { jpeg::walk(&bytes)? } else { Jpeg::Other } {
         Jpeg::Baseline(jpeg) => {
             let pixels = PixelForm::Jpeg { colour: jpeg.colour, stream_bytes: jpeg.bytes.len() as u64 };
-            (jpeg.width_px, jpeg.height_px, pixels, Source::Bytes(jpeg.bytes))
+            Ok((jpeg.width_px, jpeg.height_px, pixels, Source::Bytes(jpeg.bytes)))
         }
         Jpeg::Other => {
-            file.rewind().map_err(read)?;
-            let (width_px, height_px, source) = decoded(pictures.decode_rgb8(&file)?)?;
+            file.rewind().map_err(|source| PictureFate::Read { source })?;
+            let (width_px, height_px, source) = decoded(pictures.decode_rgb8(file)?)?;
             let lossy_file_bytes = is_jpeg.then_some(bytes.len() as u64);
-            (width_px, height_px, PixelForm::Rgb { lossy_file_bytes }, source)
+            Ok((width_px, height_px, PixelForm::Rgb { lossy_file_bytes }, source))
         }
-    };
-    let taken_at = metadata.modified().map_err(read)?;
-    let picture = Picture { file_sha256, taken_at, sidecar, width_px, height_px, pixels };
-    Ok(Some(Prepared { picture, source }))
+    }
 }
 
 /// Checks what the decoder says against what is there.

@@ -1,4 +1,4 @@
-//! Makes an Ophthalmic Photography 8 Bit object around a picture, with a pending patient.
+//! Makes an object around a picture, with a pending patient: Ophthalmic Photography 8 Bit, unless another class is asked for.
 //!
 //! In: what is known of the picture. Out: the bytes of the data set before and behind the pixels.
 //! Promise: the same picture with the same sidecar and time gives the same bytes (invariant 4); no attribute claims
@@ -19,9 +19,33 @@ pub(super) enum PixelForm {
     Rgb { lossy_file_bytes: Option<u64> },
 }
 
+/// As what a picture is presented: what a device would have said of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PictureClass {
+    /// (0008,0016).
+    pub sop_class_uid: Uid,
+    /// (0008,0060), a code string of 1 to 16 characters.
+    pub modality: String,
+    /// (0018,0015), the same; none where nothing is said.
+    pub body_part: Option<String>,
+}
+
+impl PictureClass {
+    /// A photograph of an eye; none never, for the class is a constant of the standard.
+    pub(super) fn eye() -> Option<Self> {
+        let sop_class_uid = Uid::new(sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT).ok()?;
+        Some(Self { sop_class_uid, modality: "OP".to_owned(), body_part: None })
+    }
+
+    fn is_of_an_eye(&self) -> bool {
+        self.sop_class_uid.as_str() == sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT
+    }
+}
+
 /// What is known of a picture.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Picture {
+    pub(super) class: PictureClass,
     pub(super) file_sha256: Sha256,
     pub(super) taken_at: SystemTime,
     pub(super) sidecar: Sidecar,
@@ -91,7 +115,7 @@ fn identification(out: &mut DataSet, picture: &Picture) {
         "ORIGINAL\\PRIMARY"
     };
     out.text(0x0008, 0x0008, b"CS", image_type);
-    out.text(0x0008, 0x0016, b"UI", sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT);
+    out.text(0x0008, 0x0016, b"UI", picture.class.sop_class_uid.as_str());
     out.text(0x0008, 0x0018, b"UI", instance_uid(&picture.file_sha256, &picture.sidecar).as_str());
     out.text(0x0008, 0x0020, b"DA", &date);
     out.text(0x0008, 0x0023, b"DA", &date);
@@ -99,7 +123,7 @@ fn identification(out: &mut DataSet, picture: &Picture) {
     out.text(0x0008, 0x0030, b"TM", &time);
     out.text(0x0008, 0x0033, b"TM", &time);
     out.text(0x0008, 0x0050, b"SH", picture.sidecar.accession_number.as_deref().unwrap_or_default());
-    out.text(0x0008, 0x0060, b"CS", "OP");
+    out.text(0x0008, 0x0060, b"CS", &picture.class.modality);
     out.text(0x0008, 0x0070, b"LO", "Fovea");
     out.text(0x0008, 0x0090, b"PN", "");
     out.text(0x0008, 0x0201, b"SH", "+0000");
@@ -107,16 +131,21 @@ fn identification(out: &mut DataSet, picture: &Picture) {
     if matches!(picture.pixels, PixelForm::Rgb { lossy_file_bytes: Some(_) }) {
         out.text(0x0008, 0x2111, b"ST", "Decoded from a JPEG that is not baseline");
     }
-    out.code(0x0008, 0x2218, &[("81745001", "SCT", "Eye")]);
+    if picture.class.is_of_an_eye() {
+        out.code(0x0008, 0x2218, &[("81745001", "SCT", "Eye")]);
+    }
     out.text(0x0010, 0x0010, b"PN", "PENDING^CAPTURE");
     out.text(0x0010, 0x0020, b"LO", &format!("PENDING-{}", &file[..12]));
     out.text(0x0010, 0x0030, b"DA", "");
     out.text(0x0010, 0x0040, b"CS", "");
 }
 
-/// Groups 0018, 0020, 0022: equipment, synchronization, references, ophthalmic parameters.
+/// Groups 0018, 0020, 0022: equipment, synchronization, references, and of an eye the ophthalmic parameters.
 fn acquisition(out: &mut DataSet, picture: &Picture) {
     let file = picture.file_sha256.to_string();
+    if let Some(body_part) = &picture.class.body_part {
+        out.text(0x0018, 0x0015, b"CS", body_part);
+    }
     out.text(0x0018, 0x1020, b"LO", env!("CARGO_PKG_VERSION"));
     out.text(0x0018, 0x1063, b"DS", "0");
     out.text(0x0018, 0x106A, b"CS", "NO TRIGGER");
@@ -128,12 +157,21 @@ fn acquisition(out: &mut DataSet, picture: &Picture) {
     out.text(0x0020, 0x0011, b"IS", "1");
     out.text(0x0020, 0x0013, b"IS", "1");
     out.text(0x0020, 0x0020, b"CS", "");
-    // The standard wants one of L, R, B and has no word for "not known": B, as either eye is possible, and a remark.
-    out.text(0x0020, 0x0062, b"CS", laterality_code(picture.sidecar.laterality.unwrap_or(Laterality::Both)));
+    if picture.class.is_of_an_eye() {
+        // The standard wants one of L, R, B and has no word for "not known": B, as either eye is possible, and a remark.
+        out.text(0x0020, 0x0062, b"CS", laterality_code(picture.sidecar.laterality.unwrap_or(Laterality::Both)));
+    }
     out.text(0x0020, 0x0200, b"UI", Uid::derived("capture synchronization", &[&file]).as_str());
-    if picture.sidecar.laterality.is_none() {
+    if picture.class.is_of_an_eye() && picture.sidecar.laterality.is_none() {
         out.text(0x0020, 0x4000, b"LT", "Laterality was not stated at capture");
     }
+    if picture.class.is_of_an_eye() {
+        ophthalmic(out);
+    }
+}
+
+/// Group 0022: how the eye was photographed, as far as anybody knows.
+fn ophthalmic(out: &mut DataSet) {
     out.text(0x0022, 0x0005, b"CS", "");
     out.long_head(0x0022, 0x000A, b"FL", 0);
     out.long_head(0x0022, 0x000B, b"FL", 0);
