@@ -3,8 +3,9 @@
 
 mod part10;
 
+use fovea_core::PixelBox;
 use fovea_decode::{DecodeLimits, open, picture_rgb8};
-use part10::file_of;
+use part10::{Lengths, Part10, Value, fd, file_of, sl, ul, us};
 use std::fs;
 use std::path::Path;
 
@@ -28,8 +29,70 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
         .filter(|path| path.extension().is_some_and(|kind| kind == "dcm" || kind == "png" || kind == "jpg"))
         .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap()))
         .collect();
+    files.push(("slide.dcm".to_owned(), slide()));
+    files.push(("regions.dcm".to_owned(), regions()));
     files.sort();
     files
+}
+
+/// A sparse slide of 24 tiles in RLE with an offset table.
+fn slide() -> Vec<u8> {
+    let mut code = vec![0; 64];
+    (code[0], code[4]) = (1, 64);
+    code.extend([0xF1, 7]);
+    let table: Vec<u8> = (0..24_u32).flat_map(|frame| (frame * 74).to_le_bytes()).collect();
+    let mut fragments: Vec<&[u8]> = vec![&table];
+    fragments.extend(vec![&code[..]; 24]);
+    let place = |frame: i32| vec![(0x0048_021E, sl(1 + frame % 6 * 4)), (0x0048_021F, sl(1 + frame / 6 * 4))];
+    let groups = (0..24).map(|frame| vec![(0x0048_021A, Value::Items(vec![place(frame)]))]).collect();
+    Part10::image(4, 4, 1, "MONOCHROME2", 8, 8)
+        .raw(0x0008_0016, b"UI", b"1.2.840.10008.5.1.4.1.1.77.1.6")
+        .raw(0x0020_9311, b"CS", b"TILED_SPARSE")
+        .raw(0x0028_0008, b"IS", b"24")
+        .raw(0x0048_0006, b"UL", &24_u32.to_le_bytes())
+        .raw(0x0048_0007, b"UL", &16_u32.to_le_bytes())
+        .sequence(0x5200_9230, groups)
+        .lengths(Lengths::Undefined)
+        .syntax("1.2.840.10008.1.2.5")
+        .fragments(&fragments)
+        .bytes()
+}
+
+/// An ultrasound frame with two regions.
+fn regions() -> Vec<u8> {
+    let region = |kind| {
+        vec![
+            (0x0018_6012, us(1)),
+            (0x0018_6014, us(kind)),
+            (0x0018_6018, ul(1)),
+            (0x0018_601A, ul(1)),
+            (0x0018_601C, ul(7)),
+            (0x0018_601E, ul(6)),
+            (0x0018_6024, us(3)),
+            (0x0018_6026, us(3)),
+            (0x0018_602C, fd(0.01)),
+            (0x0018_602E, fd(0.01)),
+        ]
+    };
+    let image = Part10::image(8, 8, 1, "MONOCHROME2", 8, 8).pixels(&[5; 64]);
+    image.sequence(0x0018_6011, vec![region(1), region(2)]).bytes()
+}
+
+/// Opens, asks for all that is told, decodes one frame.
+fn look(bytes: &[u8], limits: DecodeLimits) -> bool {
+    let looked = open(file_of(bytes), limits).and_then(|mut object| {
+        if let Some(size) = object.geometry().pixel_size {
+            assert!(size.width_mm.is_finite() && size.width_mm > 0.0 && size.height_mm > 0.0);
+        }
+        if let Some(slide) = object.slide().cloned() {
+            let whole = PixelBox { x: 0, y: 0, width: slide.width_px(), height: slide.height_px() };
+            for tile in slide.tiles(whole)? {
+                assert!(tile.frame < object.frames() && tile.x < slide.width_px() && tile.y < slide.height_px());
+            }
+        }
+        object.frame(object.frames() / 2)
+    });
+    looked.is_ok()
 }
 
 fn mutate(bytes: &mut Vec<u8>, draw: &mut Draw) {
@@ -86,11 +149,7 @@ fn inv_08_damaged_objects_never_panic_and_stay_within_memory() {
             bytes.extend(head);
             bytes.extend(tail);
             let ended = std::panic::catch_unwind(|| {
-                if name.ends_with("dcm") {
-                    open(file_of(&bytes), limits).and_then(|mut object| object.frame(0)).is_ok()
-                } else {
-                    picture_rgb8(file_of(&bytes), limits).is_ok()
-                }
+                if name.ends_with("dcm") { look(&bytes, limits) } else { picture_rgb8(file_of(&bytes), limits).is_ok() }
             });
             match ended {
                 Ok(true) => whole += 1,

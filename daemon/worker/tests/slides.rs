@@ -129,6 +129,16 @@ fn a_slide_without_an_answer_says_why() {
 }
 
 #[test]
+fn a_slide_is_as_large_as_its_whole_and_not_as_its_tiles() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = colours().edit("[labels]", "min_rows_px = 500\nmin_columns_px = 500\n[labels]");
+    let mut worker = start(config(program(), "CPU", vec![large.write(&folder.path().join("a"))]));
+    assert!(probability(&worker.analyse(&painted(&PICTURE, &plain(&PICTURE)), &slide_header(1, FIELD_PX))) > 0.5);
+    let small = ["000", "000"];
+    assert_eq!(code(&worker.analyse(&painted(&small, &plain(&small)), &slide_header(1, FIELD_PX))), "too_small");
+}
+
+#[test]
 fn a_sparse_slide_shows_glass_where_it_has_no_tile() {
     let folder = tempfile::tempdir().unwrap();
     let mut worker = worker(folder.path());

@@ -22,7 +22,7 @@ impl Canvas {
     /// Columns and rows.
     pub fn size_px(&self) -> (u32, u32) {
         match self {
-            Self::Slide(tiles) => (tiles.slide.width_px(), tiles.slide.height_px()),
+            Self::Slide(tiles) => tiles.size_px(),
             Self::Frame(frame) => (frame.width_px(), frame.height_px()),
         }
     }
@@ -50,6 +50,11 @@ pub struct Tiles {
 impl Tiles {
     pub fn new(object: Object, slide: Slide) -> Self {
         Self { object, slide, cached: Cache::default() }
+    }
+
+    /// Columns and rows of the whole.
+    pub fn size_px(&self) -> (u32, u32) {
+        (self.slide.width_px(), self.slide.height_px())
     }
 
     fn part(&mut self, part: PixelBox) -> Result<Frame, DecodeError> {

@@ -22,7 +22,7 @@ mod windows;
 use crate::bounds::bound;
 use crate::protocol::Step;
 use canvas::{Canvas, Tiles};
-use fovea_core::{Analysis, Frame, FrameGeometry, ObjectHeader, Reason, Verdict};
+use fovea_core::{Analysis, Frame, FrameGeometry, ObjectHeader, Reason, Verdict, sop_class};
 use fovea_decode::{DecodeError, DecodeLimits};
 use fovea_infer::read::LabelMap;
 use fovea_infer::{Model, NotSelected, select};
@@ -82,6 +82,13 @@ pub fn analyse(
     let index = match select(models.iter().map(|served| served.model.manifest()), question.header) {
         Ok(index) => index,
         Err(NotSelected::NoModel(reason)) => return Evaluation::without_maps(Analysis::not_analysed(reason)),
+        // A slide's header tells the size of a tile; the whole is known when it is open.
+        Err(NotSelected::TooSmall { index, .. })
+            if models[index].model.manifest().tiles.is_some()
+                && question.header.sop_class_uid.as_str() == sop_class::VL_WHOLE_SLIDE =>
+        {
+            index
+        }
         Err(NotSelected::TooSmall { index, reason }) => {
             let look = Look::begin(&mut models[index], tensor, announce, false);
             return look.ended(Err(Stop::Ungradable(reason)));
@@ -96,11 +103,17 @@ pub fn analyse(
 
 /// What kind of object it is decides how it is read.
 fn look_at(look: &mut Look<'_>, question: Question<'_>) -> Result<Verdict, Stop> {
+    let header = question.header;
     look.step(Step::Decode);
     let subject = look.timed(|times| &mut times.decode_us, || open(question))?;
     let tiles = look.model().manifest().tiles;
     match (subject, tiles) {
-        (Subject::Slide(slide, geometry), Some(tiles)) => slide::read(look, Canvas::Slide(slide), &geometry, &tiles),
+        (Subject::Slide(slide, geometry), Some(tiles)) => {
+            let (width_px, height_px) = slide.size_px();
+            let whole = ObjectHeader { rows_px: Some(height_px), columns_px: Some(width_px), ..header.clone() };
+            look.model().manifest().eligible.large_enough(&whole).map_err(Stop::Ungradable)?;
+            slide::read(look, Canvas::Slide(slide), &geometry, &tiles)
+        }
         (Subject::Slide(..), None) => {
             let text = "the model looks at single pictures, not at whole slides";
             Err(Stop::Failed(Reason::new("slide_not_supported", text, "")))

@@ -17,6 +17,8 @@ const END_GRACE: Duration = Duration::from_millis(200);
 /// Most time for a field of an object that is read field by field, beside twice the limit of any object: a slow box
 /// takes a fifth of it on average. Together with [`FIELDS_MAX`] it bounds every object.
 const FIELD_TIME_MAX: Duration = Duration::from_millis(500);
+/// How often the journal hears of an object that is read field by field.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Most fields that are believed.
 const FIELDS_MAX: u32 = 10_000;
 
@@ -53,12 +55,14 @@ struct Clock {
     deadline: Instant,
     /// Fields told first, and the most that were done.
     fields: Option<(u32, u32)>,
+    /// When the journal last heard of them.
+    told: Instant,
 }
 
 impl Clock {
     fn start(limit: Duration) -> Self {
         let begin = Instant::now();
-        Self { begin, limit, deadline: begin + limit, fields: None }
+        Self { begin, limit, deadline: begin + limit, fields: None, told: begin }
     }
 
     /// What the worker says of its progress; only a field more than ever before counts.
@@ -71,6 +75,10 @@ impl Clock {
             self.deadline = (now + self.limit).min(last);
         }
         let done = self.fields.map_or(0, |(_, most)| most);
+        if now.saturating_duration_since(self.told) >= TOLD_EVERY {
+            self.told = now;
+            log::info!("field {done} of {total} after {} s", now.saturating_duration_since(self.begin).as_secs());
+        }
         Progress { fields_done: done, fields: total, at: now }
     }
 
