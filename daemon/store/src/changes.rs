@@ -18,16 +18,22 @@ pub(crate) struct Changes<'a> {
     view: View<'a>,
     meta: Meta,
     writes: Writes,
+    bytes: usize,
 }
 
 impl<'a> Changes<'a> {
     pub(crate) fn new(view: View<'a>, meta: Meta) -> Self {
-        Self { view, meta, writes: Writes::new() }
+        Self { view, meta, writes: Writes::new(), bytes: 0 }
     }
 
     /// Number of keys that change.
     pub(crate) fn len(&self) -> usize {
         self.writes.len()
+    }
+
+    /// Bytes of all values that were put, also of those that were replaced since.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// All records before place `end` are applied, also those of which a rewritten file has only the sum.
@@ -43,6 +49,7 @@ impl<'a> Changes<'a> {
     }
 
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += value.len();
         self.writes.insert(key, Some(value.into()));
     }
 

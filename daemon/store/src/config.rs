@@ -6,6 +6,8 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How far the low watermark lies below the high one where it is not set, percent.
+const LOW_BELOW_HIGH: u8 = 10;
 /// Longest time that a file may be asked to be kept, days: ten years.
 const KEEP_DAYS_MAX: u32 = 3653;
 
@@ -18,8 +20,8 @@ pub struct RawConfig {
     /// Share of the file system, in percent, past which no new object is taken (50 to 99).
     pub high_watermark_percent: u8,
     /// Once the high watermark is passed, files that an archive has proved to keep go until the file system is this full,
-    /// percent (below the high one).
-    pub low_watermark_percent: u8,
+    /// percent (1 to just below the high one); ten below the high one where it is not set.
+    pub low_watermark_percent: Option<u8>,
     /// Most that is held of one sender, GiB; 0 for no limit.
     pub sender_quota_gib: u32,
     /// Take, record and send nothing; what is held can be read.
@@ -46,7 +48,7 @@ impl Default for RawConfig {
         Self {
             state_dir: None,
             high_watermark_percent: 90,
-            low_watermark_percent: 80,
+            low_watermark_percent: None,
             sender_quota_gib: 0,
             read_only: false,
             keep_days: RawKeep::default(),
@@ -119,7 +121,8 @@ impl Config {
     /// [`ConfigError`] names the key.
     pub fn new(raw: RawConfig, state: Option<&Path>) -> Result<Self, ConfigError> {
         let state_dir = state.map(Path::to_owned).or(raw.state_dir).ok_or(ConfigError::NoStateDir)?;
-        let (high, low) = (raw.high_watermark_percent, raw.low_watermark_percent);
+        let high = raw.high_watermark_percent;
+        let low = raw.low_watermark_percent.unwrap_or(high.saturating_sub(LOW_BELOW_HIGH));
         if !(50..=99).contains(&high) {
             return Err(ConfigError::Watermark { found: high });
         }
@@ -143,7 +146,7 @@ impl Config {
         Self {
             state_dir: state_dir.to_owned(),
             high_watermark_percent: raw.high_watermark_percent,
-            low_watermark_percent: raw.low_watermark_percent,
+            low_watermark_percent: raw.high_watermark_percent - LOW_BELOW_HIGH,
             sender_bytes_max: None,
             read_only: raw.read_only,
             keep: raw.keep_days.keep(),
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!(Config::new(raw.clone(), None).unwrap().state_dir, Path::new("/a"));
         assert_eq!(Config::new(raw.clone(), Some(Path::new("/b"))).unwrap().state_dir, Path::new("/b"));
         for low in [0, 95, 96] {
-            let error = Config::new(RawConfig { low_watermark_percent: low, ..raw.clone() }, None).unwrap_err();
+            let error = Config::new(RawConfig { low_watermark_percent: Some(low), ..raw.clone() }, None).unwrap_err();
             assert!(error.to_string().contains("store.low_watermark_percent"), "{error}");
         }
         let keep_days = RawKeep { deidentified: 3654, ..RawKeep::default() };
@@ -201,6 +204,9 @@ mod tests {
         let raw = read(r#"{"sender_quota_gib": 2, "keep_days": {"originals": 3}}"#).unwrap();
         let config = Config::new(raw, Some(Path::new("/a"))).unwrap();
         assert_eq!(config.sender_bytes_max, Some(2_147_483_648));
+        assert_eq!((config.high_watermark_percent, config.low_watermark_percent), (90, 80));
+        let raw = read(r#"{"high_watermark_percent": 50}"#).unwrap();
+        assert_eq!(Config::new(raw, Some(Path::new("/a"))).unwrap().low_watermark_percent, 40);
         assert_eq!(config.keep.originals, Duration::from_secs(259_200));
         assert_eq!(config.keep.findings, Duration::from_secs(365 * 86_400));
     }

@@ -24,8 +24,11 @@ const CACHE_BYTES: u64 = 16 << 20;
 /// sled writes and syncs its file so seldom because each time competes with the syncs that senders wait for; what a
 /// crash takes from it is read from the journal again, at most so many milliseconds' worth.
 const FLUSH_EVERY_MS: u64 = 5000;
-/// Keys in one batch of a rebuild: bounds memory, and sled's batches are quick at this size.
-const BATCH_KEYS: usize = 2000;
+/// Keys in one batch of a rebuild. Many, because they go to sled in order: neighbours share its pages, and what changes
+/// again soon is written once.
+const BATCH_KEYS: usize = 20_000;
+/// Bytes of their values: bounds memory.
+const BATCH_BYTES: usize = 16 << 20;
 /// A rebuild that failed (a full disk) is not tried again sooner.
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -367,7 +370,7 @@ impl Index {
                 &mut |end, record| {
                     let step = changes.take().map(|mut filling| -> Result<_, Fault> {
                         filling.apply(end, &record)?;
-                        if filling.len() < BATCH_KEYS {
+                        if filling.len() < BATCH_KEYS && filling.bytes() < BATCH_BYTES {
                             return Ok(filling);
                         }
                         let (writes, reached) = filling.finish()?;

@@ -130,38 +130,50 @@ pub(crate) fn sweep(
 pub(crate) fn orphans(disk: &Disk, layout: &Layout, index: &Index) -> Result<Vec<PathBuf>, StoreError> {
     let mut orphans = Vec::new();
     let asked = |error: fovea_core::PortError| StoreError::Index { detail: error.to_string() };
+    let counts = index.meta().map_err(asked)?.counts;
+    // Nothing is asked that cannot be: a box holds hundreds of thousands of files.
+    let (objects_went, parcels_went) = (counts.evicted_objects > 0, counts.evicted_parcels > 0);
     for study in studies(disk, layout)? {
         each_file(disk, &study, &mut |path| {
-            let held = uid_of(path).map(|uid| index.ask(|view| view.accepted(&uid))).transpose().map_err(asked)?;
-            let known = held.flatten().is_some_and(|held| layout.study(&held.header.study_uid) == study);
-            let gone =
-                uid_of(path).map(|uid| index.ask(|view| view.object_evicted(&uid))).transpose().map_err(asked)?;
-            if known && gone == Some(true) {
-                // Its record says that it went; the cut came before it did.
-                disk.remove_file(path).map_err(StoreError::io("remove", path))?;
-            } else if !known {
-                orphans.push(path.to_owned());
-            }
-            Ok(())
+            let look = |uid: Uid| {
+                index.ask(|view| {
+                    let held = view.accepted(&uid)?;
+                    let known = held.is_some_and(|held| layout.study(&held.header.study_uid) == study);
+                    Ok((known, known && objects_went && view.object_evicted(&uid)?))
+                })
+            };
+            let (known, gone) = uid_of(path).map(look).transpose().map_err(asked)?.unwrap_or_default();
+            settle_one(disk, path, known, gone, &mut orphans)
         })?;
     }
     each_file(disk, &layout.outbox, &mut |path| {
-        let seq =
-            uid_of(path).map(|uid| index.ask(|view| view.parcel_named(&uid))).transpose().map_err(asked)?.flatten();
-        let way = seq.map(|seq| index.ask(|view| view.way(seq))).transpose().map_err(asked)?.flatten();
-        if way.is_some_and(|way| way.evicted) {
-            disk.remove_file(path).map_err(StoreError::io("remove", path))?;
-        } else if seq.is_none() {
-            orphans.push(path.to_owned());
-        }
-        Ok(())
+        let look = |uid: Uid| {
+            index.ask(|view| {
+                let Some(seq) = view.parcel_named(&uid)? else { return Ok((false, false)) };
+                Ok((true, parcels_went && view.way(seq)?.is_some_and(|way| way.evicted)))
+            })
+        };
+        let (known, gone) = uid_of(path).map(look).transpose().map_err(asked)?.unwrap_or_default();
+        settle_one(disk, path, known, gone, &mut orphans)
     })?;
     Ok(orphans)
 }
 
+/// One file: known and gone means that its record says that it went, and the cut came before it did.
+fn settle_one(disk: &Disk, path: &Path, known: bool, gone: bool, orphans: &mut Vec<PathBuf>) -> Result<(), StoreError> {
+    if gone {
+        return disk.remove_file(path).map_err(StoreError::io("remove", path));
+    }
+    if !known {
+        orphans.push(path.to_owned());
+    }
+    Ok(())
+}
+
 /// The folders of the studies.
 fn studies(disk: &Disk, layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = disk.list(&layout.objects).map_err(StoreError::io("list", &layout.objects))?;
+    let mut entries = disk.list(&layout.objects).map_err(StoreError::io("list", &layout.objects))?;
+    entries.sort();
     Ok(entries.into_iter().filter(|(_, is_folder)| *is_folder).map(|(path, _)| path).collect())
 }
 
@@ -189,7 +201,9 @@ fn each_file(
     folder: &Path,
     visit: &mut dyn FnMut(&Path) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let entries = disk.list(folder).map_err(StoreError::io("list", folder))?;
+    let mut entries = disk.list(folder).map_err(StoreError::io("list", folder))?;
+    // In the order of the index's keys, so that each of its pages is read once.
+    entries.sort();
     entries.iter().filter(|(_, is_folder)| !is_folder).try_for_each(|(path, _)| visit(path))
 }
 
