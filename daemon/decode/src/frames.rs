@@ -68,7 +68,11 @@ impl Places {
             }
             Self::Fragments(places) => match places.read(source, index as usize, bytes_max) {
                 Err(DecodeError::Structure { .. } | DecodeError::Truncated { .. }) if places.is_by_table => {
-                    *places = Index::by_walk(source, places.first_at, places.starts.len())?;
+                    // Once, whatever comes of it: a walk over millions of fragments takes its time.
+                    places.is_by_table = false;
+                    if let Ok(walked) = Index::by_walk(source, places.first_at, places.starts.len()) {
+                        *places = walked;
+                    }
                     places.read(source, index as usize, bytes_max)
                 }
                 done => done,
