@@ -157,11 +157,12 @@ fn digest(line: u64, path: &Path, skip_missing: bool) -> Result<Option<Option<Sh
         }
         Err(source) => return Err(read(source)),
     };
-    match bytes {
-        0..=COMPARED_BYTES_MAX => Ok(Some(Some(Sha256::of(&fs::read(path).map_err(read)?)))),
-        ..=FILE_BYTES_MAX => Ok(Some(None)),
-        _ => Err(CasesError::TooLong { line, path: path.to_owned(), bytes }),
+    if bytes > FILE_BYTES_MAX {
+        return Err(CasesError::TooLong { line, path: path.to_owned(), bytes });
     }
+    let is_compared = bytes <= COMPARED_BYTES_MAX;
+    let whole = is_compared.then(|| fs::read(path).map_err(read)).transpose()?;
+    Ok(Some(whole.map(|bytes| Sha256::of(&bytes))))
 }
 
 /// `<masks>/<sub-path>/<stem><end>`, else `<masks>/<stem><end>`.

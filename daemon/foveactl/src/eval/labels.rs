@@ -182,8 +182,11 @@ pub fn truths(manifest: &Manifest, rows: &[Row]) -> Result<(Meaning, Vec<Option<
     truths_of(&answers(manifest), rows)
 }
 
+/// What one label is, in the meaning of its table.
+type Reading<'a> = Box<dyn Fn(&str) -> Option<Truth> + 'a>;
+
 fn truths_of(answers: &Answers, rows: &[Row]) -> Result<(Meaning, Vec<Option<Truth>>), LabelsError> {
-    let (meaning, read): (Meaning, Box<dyn Fn(&str) -> Option<Truth> + '_>) = match answers {
+    let (meaning, read): (Meaning, Reading<'_>) = match answers {
         Answers::Classes(classes) => {
             let is_class = move |label: &str| {
                 classes.iter().position(|(value, words, _)| same(label, value) || same(label, words))

@@ -185,9 +185,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let wide = write(&at("a.png"), ColorType::Grayscale, BitDepth::Sixteen, None, &[0, 0, 1, 44, 0, 7, 0, 0]);
-        assert_eq!(instances(&[wide.clone()]).unwrap().unwrap().labels, [0, 300, 7, 0]);
+        assert_eq!(instances(std::slice::from_ref(&wide)).unwrap().unwrap().labels, [0, 300, 7, 0]);
         let colours = write(&at("b.png"), ColorType::Rgb, BitDepth::Eight, None, &[5, 0, 0, 5, 0, 0, 0, 5, 0, 0, 0, 0]);
-        assert_eq!(instances(&[colours.clone()]).unwrap().unwrap().labels, [1, 1, 2, 0]);
+        assert_eq!(instances(std::slice::from_ref(&colours)).unwrap().unwrap().labels, [1, 1, 2, 0]);
         assert_eq!(instances(&[wide, colours]).unwrap().unwrap().labels, [301, 300, 7, 0]);
         assert_eq!(instances(&[]).unwrap(), None);
     }

@@ -72,3 +72,71 @@ fn copy_exactly(file: File, bytes: u64, out: &mut File) -> io::Result<u64> {
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object_file_header;
+    use crate::{PictureError, RawPicture};
+    use fovea_core::sop_class;
+
+    /// Three columns and one row: an odd number of bytes.
+    struct Drawn;
+
+    impl PictureDecoder for Drawn {
+        fn decode_rgb8(&self, _: &File) -> Result<RawPicture, PictureError> {
+            let mut rgb = tempfile::tempfile().expect("a file");
+            rgb.write_all(&[1, 2, 3, 4, 5, 6, 7, 8, 9]).expect("pixels");
+            rgb.rewind().expect("at its start");
+            Ok(RawPicture { width_px: 3, height_px: 1, rgb })
+        }
+    }
+
+    fn wrapped(bytes: &[u8], class: &PictureClass) -> Result<File, WrapError> {
+        let (mut picture, mut out) = (tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("a file"));
+        picture.write_all(bytes).expect("a picture");
+        picture_object(&mut picture, class, &Drawn, &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn a_picture_is_presented_as_asked_and_its_header_is_read_by_the_walk_of_the_wire() {
+        for (class, modality, body_part) in [
+            (sop_class::ULTRASOUND, "US", Some("THYROID")),
+            (sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT, "OP", None),
+            (sop_class::VL_MICROSCOPIC, "GM", Some("LUNG")),
+        ] {
+            let asked = PictureClass {
+                sop_class_uid: Uid::new(class).expect("a class"),
+                modality: modality.to_owned(),
+                body_part: body_part.map(str::to_owned),
+            };
+            let mut object = wrapped(b"\x89PNG\r\n\x1a\n and more", &asked).expect("an object");
+            let header = object_file_header(&mut object).expect("a header");
+            assert_eq!(header.sop_class_uid, asked.sop_class_uid);
+            assert_eq!((header.modality.as_deref(), header.body_part.as_deref()), (Some(modality), body_part));
+            assert_eq!(
+                (header.rows_px, header.columns_px, header.photometric.as_deref()),
+                (Some(1), Some(3), Some("RGB"))
+            );
+            let offset = header.pixel_data_offset.expect("pixels");
+            object.seek(io::SeekFrom::Start(offset + 12)).expect("the pixels");
+            let mut pixels = Vec::new();
+            object.read_to_end(&mut pixels).expect("the pixels");
+            assert_eq!(pixels, [1, 2, 3, 4, 5, 6, 7, 8, 9, 0], "padded to an even length");
+        }
+    }
+
+    #[test]
+    fn what_is_no_picture_and_what_is_no_object_is_refused() {
+        let class = PictureClass::eye().expect("a class");
+        assert!(wrapped(b"neither", &class).is_err());
+        let mut text = tempfile::tempfile().expect("a file");
+        text.write_all(&[b'x'; 500]).expect("text");
+        assert!(object_file_header(&mut text).is_err());
+        let mut cut = wrapped(b"\x89PNG\r\n\x1a\n", &class).expect("an object");
+        let length = cut.metadata().expect("a length").len();
+        cut.set_len(length - 4).expect("cut");
+        cut.rewind().expect("at its start");
+        assert!(object_file_header(&mut cut).is_err());
+    }
+}
