@@ -32,7 +32,7 @@ def tensor(picture: np.ndarray, mean: Iterable[float], std: Iterable[float]) -> 
 def to_ir(net: torch.nn.Module, shape: list[int], outputs: list[str], name: str = "image") -> ov.Model:
     """FP32 IR, static input `shape` [1, channels, rows, columns]; `outputs` name what `forward` returns, in order."""
     net.eval()
-    model = ov.convert_model(net, example_input=torch.zeros(shape), input=[(name, shape)])
+    model = ov.convert_model(net, example_input=torch.zeros(shape), input=[shape])
     if len(model.outputs) != len(outputs):
         raise ValueError(f"the network has {len(model.outputs)} outputs, {len(outputs)} names were given")
     model.inputs[0].get_tensor().set_names({name})

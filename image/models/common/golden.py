@@ -74,7 +74,7 @@ def differences(raw_fp32: dict, raw_int8: dict, outputs: list[dict]) -> dict[str
 
 def tolerances(found: dict[str, float], with_maps: bool) -> dict[str, float]:
     """Tolerances with room for other machines' rounding; refuses a network that strays beyond what a bundle may."""
-    scalar = max(0.03, round(1.5 * found["scalar_max"] + 0.005, 3))
+    scalar = max(0.03, round(1.25 * found["scalar_max"] + 0.005, 3))
     if scalar > 0.1:
         raise SystemExit(f"the INT8 network strays too far from FP32: {found}")
     out = {"tolerance_abs": scalar}

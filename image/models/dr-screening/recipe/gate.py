@@ -37,7 +37,7 @@ GROUPS = 4
 EPOCHS, RATE, DECAY, NOISE, DROP = 40, 3e-3, 3e-2, 0.15, 0.15
 CLEAN_REFUSED_MAX = 0.01
 BATCH = 6
-INT8_EVERY = 3
+INT8_EVERY = 5
 
 
 def cropped(rgb: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -229,23 +229,22 @@ def summary(pool: Pool, scores: dict, threshold: float) -> dict[str, object]:
     }
 
 
-def on_int8(pool: Pool, photographs: list, labels: fundus.Labels, options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """The same scores with statistics from INT8 frozen blocks, on every `INT8_EVERY`-th spoilt picture."""
+def int8_statistics(photographs: list, found: np.ndarray, options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """What INT8 frozen blocks say of clean photographs and of every `INT8_EVERY`-th spoilt picture; NaN elsewhere."""
     path = options.work / "spoilt-int8.npz"
     if not path.exists():
         squares = [fundus.plain(retina.square(p), None).picture for p in photographs]
-        shape = [1, 3, SIDE_PX, SIDE_PX]
-        model = export.to_ir(EarlyCache(), shape, ["features", "statistics"])
-        small = export.to_int8(model, list(tensors(squares[::2])), fast=True, keep=[".*statistics.*"])
+        model = export.to_ir(EarlyCache(), [1, 3, SIDE_PX, SIDE_PX], ["features", "statistics"])
+        small = export.to_int8(model, tensors(squares[::4]), fast=True, keep=[".*statistics.*"])
         runner = export.Runner(small)
         good = runner.run_all((tensors([s])[0] for s in squares), "INT8 clean")["statistics"]
-        bad = np.full(pool.bad["statistics"].shape, np.nan, np.float32)
+        bad = np.full((len(found), good.shape[1]), np.nan, np.float32)
         for index, (picture, *_) in enumerate(tqdm(examples(photographs, options.data_sets), desc="INT8 spoilt")):
-            if index % INT8_EVERY == 0 and pool.bad["found"][index]:
+            if index % INT8_EVERY == 0 and found[index]:
                 bad[index] = runner.run(tensors([cropped(picture)[0]])[0])["statistics"]
-        np.savez(path, good=good, bad=bad)
-    known = np.load(path)
-    return evaluate(pool, labels, known["good"][:, None], known["bad"])
+        np.savez(path.with_suffix(".part.npz"), good=good, bad=bad)
+        path.with_suffix(".part.npz").rename(path)
+    return dict(np.load(path))
 
 
 def main() -> None:
@@ -264,7 +263,8 @@ def main() -> None:
         if not path.exists():
             torch.save(pool.head(train, None, SEED).state_dict(), path)
     scores = {"fp32": evaluate(pool, labels, pool.good, pool.bad["statistics"])}
-    scores["int8"] = on_int8(pool, photographs, labels, options)
+    small = int8_statistics(photographs, pool.bad["found"], options)
+    scores["int8"] = evaluate(pool, labels, small["good"][:, None], small["bad"])
     threshold = threshold_of(scores["fp32"])
     result = {name: summary(pool, found, 1 - threshold) for name, found in scores.items()}
     result |= {"threshold": threshold, "temperature": 1.0}

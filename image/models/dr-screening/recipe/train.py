@@ -252,7 +252,6 @@ def main() -> None:
         "batch": BATCH,
         "views": VIEWS,
         "folds": FOLDS,
-        "core_minutes": sum(int(p.read_text()) for p in options.work.glob("*.seconds")) / 60,
     }
     (options.work / "training.json").write_text(json.dumps(schedule) + "\n")
 
