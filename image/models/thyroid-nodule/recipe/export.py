@@ -186,7 +186,7 @@ def outputs(results: dict) -> list[dict]:
             "tensor": "suspicious",
             "kind": "binary_logit",
             "label": "thyroid nodule looks suspicious (TI-RADS 4a or higher)",
-            "code": fovea | {"value": "suspicious-thyroid-nodule", "meaning": "Suspicious thyroid nodule, TI-RADS 4a or higher"},
+            "code": fovea | {"value": "thyroid-nod-susp", "meaning": "Suspicious thyroid nodule, TI-RADS 4a or higher"},
             "temperature": doubt["temperature"],
             "clear_below": doubt["clear_below"]["threshold"],
             "significant_from": doubt["significant_from"]["threshold"],
