@@ -1,6 +1,6 @@
 //! DIMSE messages between application entities: echo and store, both roles.
 //!
-//! In: a byte stream to a peer (TCP now; anything that reads and writes). Out: command sets and data set bytes,
+//! In: a byte stream to a peer ([`Transport`]: TCP or TLS; anything that reads and writes). Out: command sets and data set bytes,
 //! piece by piece, and the peer's or our answers.
 //! Promise: nothing that a peer says sizes an allocation. An association costs one read buffer of 64 KiB and one
 //! command of at most 4 KiB, however long its objects are; every wait has a timer; a response leaves in one write.
@@ -21,6 +21,7 @@ mod part10;
 mod pdu;
 mod scu;
 mod status;
+mod transport;
 mod wire;
 
 pub use acceptor::{AcceptError, ContextAnswer, Rejection, Requested};
@@ -29,8 +30,9 @@ pub use command::{COMMAND_BYTES_MAX, CommandError, CommandField, CommandSet, Ele
 pub use error::{AssociationError, ProtocolError};
 pub use part10::{Part10Error, Part10Head, part10_head, part10_prefix};
 pub use pdu::{implementation_class_uid, implementation_version_name};
-pub use scu::{Context, Scu, ScuConfig, ScuError};
+pub use scu::{Context, Scu, ScuConfig, ScuError, ScuTls};
 pub use status::Status;
+pub use transport::{PeerCertificate, TlsClient, TlsError, TlsFiles, TlsServer, Transport};
 
 /// Verification SOP Class (PS3.4 annex A).
 pub const VERIFICATION: &str = "1.2.840.10008.1.1";

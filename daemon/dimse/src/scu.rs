@@ -10,7 +10,7 @@ use crate::pdu::{APPLICATION_CONTEXT, ASSOCIATE_RJ};
 use crate::wire::Wire;
 use crate::{
     Association, AssociationError, CommandError, CommandField, CommandSet, Element, Limits, NegotiatedContext,
-    ProtocolError, Status, VERIFICATION, pdu,
+    ProtocolError, Status, TlsClient, TlsError, Transport, VERIFICATION, pdu,
 };
 use dicom_ul::pdu::{AbortRQSource, PresentationContextResultReason};
 use dicom_ul::pdu::{AssociationAC, AssociationRJResult, AssociationRQ, Pdu, PresentationContextProposed};
@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// How to reach a peer.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub struct ScuConfig {
     /// `host:port`.
     pub address: String,
@@ -36,6 +36,23 @@ pub struct ScuConfig {
     pub response_timeout: Duration,
     /// Longest PDU that we take and send. 128 KiB is fast and common; at least 128.
     pub max_pdu_bytes: u32,
+    /// Encrypted, or none for plain TCP.
+    pub tls: Option<ScuTls>,
+}
+
+/// Whom we prove to be and whom we want to find.
+#[derive(Clone)]
+pub struct ScuTls {
+    /// Our certificate and our authorities.
+    pub client: TlsClient,
+    /// The name in the peer's certificate, where it is not the host of the address.
+    pub name: Option<String>,
+}
+
+/// The host of `host:port`; an IPv6 address without its brackets.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// A presentation context to propose. The peer picks one of the transfer syntaxes: propose a class once for each
@@ -58,6 +75,14 @@ pub enum ScuError {
         address: String,
         /// Why.
         source: io::Error,
+    },
+    /// The peer is there, but no encrypted connection came about.
+    #[error("no TLS with {address}")]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// Why.
+        source: TlsError,
     },
     /// The peer refused the association.
     #[error("association rejected {}: {reason}", if *.permanent { "for good" } else { "for now" })]
@@ -142,7 +167,7 @@ impl From<CommandError> for ScuError {
 
 /// An association that we opened. After an error, or a call whose future was dropped, it is of no more use.
 pub struct Scu {
-    association: Association<TcpStream>,
+    association: Association<Transport>,
     message_id: u16,
 }
 
@@ -168,7 +193,15 @@ impl Scu {
             idle: config.response_timeout,
             message: config.response_timeout,
         };
-        let mut wire = Wire::new(stream, limits.pdu_bytes_max, limits.idle);
+        let transport = match &config.tls {
+            None => Transport::Plain(stream),
+            Some(tls) => {
+                let name = tls.name.as_deref().unwrap_or_else(|| host_of(&config.address));
+                let secured = tls.client.connect(stream, name, config.connect_timeout).await;
+                secured.map_err(|source| ScuError::Tls { address: config.address.clone(), source })?
+            }
+        };
+        let mut wire = Wire::new(transport, limits.pdu_bytes_max, limits.idle);
         let request = request(config, contexts).ok_or(ProtocolError::Malformed { pdu_type: pdu::ASSOCIATE_RQ })?;
         wire.write(&request, "asking for an association").await?;
         wire.set_deadline(Some(Instant::now() + config.response_timeout));
@@ -282,7 +315,7 @@ fn request(config: &ScuConfig, contexts: &[Context]) -> Option<Vec<u8>> {
     }))
 }
 
-async fn read_acceptance(wire: &mut Wire<TcpStream>) -> Result<AssociationAC, ScuError> {
+async fn read_acceptance(wire: &mut Wire<Transport>) -> Result<AssociationAC, ScuError> {
     let bytes = wire.association_pdu("waiting for the association to be accepted").await?;
     match pdu::decode(&bytes) {
         Ok(Pdu::AssociationAC(accepted)) => Ok(accepted),

@@ -29,7 +29,15 @@ fn limits(pdu_bytes_max: u32) -> Limits {
 fn config(address: String, max_pdu_bytes: u32) -> ScuConfig {
     let timeout = Duration::from_secs(5);
     let (called_ae, calling_ae) = (ae("FOVEA"), ae("SCOPE"));
-    ScuConfig { address, called_ae, calling_ae, connect_timeout: timeout, response_timeout: timeout, max_pdu_bytes }
+    ScuConfig {
+        address,
+        called_ae,
+        calling_ae,
+        connect_timeout: timeout,
+        response_timeout: timeout,
+        max_pdu_bytes,
+        tls: None,
+    }
 }
 
 fn contexts() -> Vec<Context> {

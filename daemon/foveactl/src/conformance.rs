@@ -22,12 +22,32 @@ fn write_statement(out: &mut String, ours: &Conformance, defaults: &RawConfig) -
     writeln!(out, "This file is the output of `foveactl conformance`; do not edit it.\n")?;
     writeln!(out, "Fovea takes images from modalities as a storage SCP, and sends structured reports and")?;
     writeln!(out, "images to archives as a storage SCU. It offers no query, retrieve, worklist, storage")?;
-    writeln!(out, "commitment or print, and no TLS of its own.\n")?;
+    writeln!(out, "commitment or print.\n")?;
     identity(out, ours)?;
     association(out, defaults)?;
     acceptor(out, ours)?;
     statuses(out, ours)?;
-    requestor(out)
+    requestor(out)?;
+    security(out)
+}
+
+fn security(out: &mut String) -> Result {
+    writeln!(out, "\n## Transport security\n")?;
+    writeln!(out, "With `[receive.tls]` a second port (2762 by default) takes associations over TLS, and with")?;
+    writeln!(out, "`[sync.destination.tls]` a destination is called over TLS; each side must show a certificate of a")?;
+    writeln!(
+        out,
+        "configured authority. TLS 1.2 with ECDHE and AES-GCM or ChaCha20-Poly1305, and TLS 1.3: the BCP 195"
+    )?;
+    writeln!(
+        out,
+        "profiles of PS3.15 annex B without the suites for older peers. A calling AE title is served only with"
+    )?;
+    writeln!(
+        out,
+        "a certificate that bears it, or the name that `peers[].certificate` says. The plain port listens on a"
+    )?;
+    writeln!(out, "loopback address unless it is configured otherwise.")
 }
 
 fn identity(out: &mut String, ours: &Conformance) -> Result {

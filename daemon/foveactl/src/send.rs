@@ -73,6 +73,7 @@ pub async fn run(args: SendArgs, json: bool) -> anyhow::Result<ExitCode> {
         connect_timeout: Duration::from_secs(10),
         response_timeout: Duration::from_secs(60),
         max_pdu_bytes: 256 << 10,
+        tls: None,
     });
     let mut sent = Vec::with_capacity(total);
     for group in grouped(items) {
@@ -332,6 +333,7 @@ mod tests {
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(5),
             max_pdu_bytes: 16 << 10,
+            tls: None,
         });
         let sent = send_group(&config, group, 1, &ProgressBar::hidden()).await.unwrap();
         let outcomes: Vec<_> = sent.iter().map(|sent| sent.outcome).collect();

@@ -146,7 +146,7 @@ async fn start(
     Ok(beats)
 }
 
-/// Opens the two ways in: the DICOM port and the capture folder.
+/// Opens the ways in: the DICOM ports and the capture folder.
 async fn take_in(
     config: &Config,
     inbox: &Arc<dyn Inbox>,
@@ -160,9 +160,18 @@ async fn take_in(
     let listener = tokio::net::TcpListener::bind(listen).await;
     let listener = listener.with_context(|| format!("listen on {listen} ([receive] listen)"))?;
     log::info!("DICOM: {} on {listen}", config.receive.ae_title);
+    let secured = match &config.receive.tls {
+        None => None,
+        Some(tls) => {
+            let listener = tokio::net::TcpListener::bind(tls.listen).await;
+            let listener = listener.with_context(|| format!("listen on {} ([receive.tls] listen)", tls.listen))?;
+            log::info!("DICOM over TLS: {} on {}", config.receive.ae_title, tls.listen);
+            Some((listener, tls.server.clone()))
+        }
+    };
+    let doors = fovea_receive::Doors { plain: listener, secured };
     let receive = Arc::new(config.receive.clone());
-    let serving =
-        fovea_receive::serve(listener, receive, counters.clone(), inbox.clone(), accepted.clone(), stop.clone());
+    let serving = fovea_receive::serve(doors, receive, counters.clone(), inbox.clone(), accepted.clone(), stop.clone());
     spawn(tasks, "receive", serving);
 
     let folder = config.store.state_dir.join("capture");

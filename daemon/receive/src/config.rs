@@ -1,9 +1,10 @@
 //! `[receive]`: where we listen, who may call, and the bounds.
 
-use fovea_core::AeTitle;
-use fovea_dimse::Limits;
+use fovea_core::{AeTitle, chain};
+use fovea_dimse::{Limits, PeerCertificate, TlsFiles, TlsServer};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// `[receive]` as it is written. Every key has a default.
@@ -36,6 +37,8 @@ pub struct RawConfig {
     pub pdu_bytes_max: u32,
     /// Longest object.
     pub object_mib_max: u64,
+    /// A second port, encrypted; none where absent.
+    pub tls: Option<RawTls>,
 }
 
 impl Default for RawConfig {
@@ -54,8 +57,28 @@ impl Default for RawConfig {
             give_way_after_ms: 2_000,
             pdu_bytes_max: 128 * 1024,
             object_mib_max: 4096,
+            tls: None,
         }
     }
+}
+
+/// `[receive.tls]` as it is written: PEM files. Peers must show a certificate of one of the authorities.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// Address and port; 2762 is registered for DICOM over TLS.
+    #[serde(default = "tls_listen")]
+    pub listen: String,
+    /// Our certificate, then those between it and its authority.
+    pub certificate: PathBuf,
+    /// Our private key, mode 600.
+    pub key: PathBuf,
+    /// Authorities whose certificates we believe.
+    pub authorities: PathBuf,
+}
+
+fn tls_listen() -> String {
+    "0.0.0.0:2762".to_owned()
 }
 
 /// One entry of `peers` as it is written.
@@ -67,6 +90,10 @@ pub struct RawPeer {
     /// Only from this IP address.
     #[serde(default)]
     pub address: Option<String>,
+    /// Only over TLS, with this common name or DNS name in its certificate; `*` for any that our authorities vouch
+    /// for. Where it is absent, a certificate must bear the AE title itself.
+    #[serde(default)]
+    pub certificate: Option<String>,
 }
 
 /// Who may call.
@@ -76,10 +103,21 @@ pub struct Peer {
     pub ae_title: AeTitle,
     /// Only from here; from anywhere where none.
     pub address: Option<IpAddr>,
+    /// Only over TLS with this name in the certificate, or any name where it is `*`.
+    pub certificate: Option<String>,
+}
+
+/// The encrypted port.
+#[derive(Clone)]
+pub struct Secured {
+    /// Where we listen.
+    pub listen: SocketAddr,
+    /// Our certificate and whom we believe.
+    pub server: TlsServer,
 }
 
 /// Checked `[receive]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Where we listen.
     pub listen: SocketAddr,
@@ -101,6 +139,8 @@ pub struct Config {
     pub give_way_after: Duration,
     /// Longest data set, bytes.
     pub object_bytes_max: u64,
+    /// The encrypted port, if there is one.
+    pub tls: Option<Secured>,
 }
 
 /// Which key of `[receive]` cannot be used, and why.
@@ -155,24 +195,46 @@ impl TryFrom<RawConfig> for Config {
             object_bytes_per_s_min: bounded("object_bytes_per_s_min", raw.object_bytes_per_s_min, 0, 1 << 20)?,
             give_way_after: millis("give_way_after_ms", raw.give_way_after_ms, 3_600_000)?,
             object_bytes_max: bounded("object_mib_max", raw.object_mib_max, 1, 65_536)? << 20,
+            tls: raw.tls.map(|tls| secured(tls, limits.associate)).transpose()?,
         })
     }
+}
+
+fn secured(raw: RawTls, handshake_max: Duration) -> Result<Secured, ConfigError> {
+    let listen =
+        raw.listen.parse().map_err(|_| error("tls.listen", "must be an IP address and a port, as 0.0.0.0:2762"))?;
+    let files = TlsFiles { certificate: raw.certificate, key: raw.key, authorities: raw.authorities };
+    let server = TlsServer::new(&files, handshake_max).map_err(|source| error("tls", chain(&source)))?;
+    Ok(Secured { listen, server })
 }
 
 fn peer(raw: RawPeer) -> Result<Peer, ConfigError> {
     let ae_title = AeTitle::new(&raw.ae_title).map_err(|source| error("peers.ae_title", source.to_string()))?;
     let address = raw.address.map(|text| text.parse()).transpose();
-    Ok(Peer { ae_title, address: address.map_err(|_| error("peers.address", "must be an IP address"))? })
+    let address = address.map_err(|_| error("peers.address", "must be an IP address"))?;
+    if raw.certificate.as_ref().is_some_and(|name| name.is_empty() || name.len() > 255) {
+        return Err(error("peers.certificate", "must be 1 to 255 bytes"));
+    }
+    Ok(Peer { ae_title, address, certificate: raw.certificate })
 }
 
 impl Config {
-    /// This title may call from this address.
+    /// This title may call from this address, with this certificate where the connection is encrypted.
+    ///
+    /// An authority vouches for the names in a certificate, the caller alone for its title: one must follow from the
+    /// other, or any cart of the clinic could speak as any other.
     #[must_use]
-    pub fn admits(&self, calling_ae: &AeTitle, from: IpAddr) -> bool {
+    pub fn admits(&self, calling_ae: &AeTitle, from: IpAddr, certificate: Option<&PeerCertificate>) -> bool {
+        let bears = |name: &str| certificate.is_none_or(|certificate| certificate.is_named(name));
         let fits = |peer: &Peer| {
-            peer.ae_title == *calling_ae && peer.address.is_none_or(|address| address == from.to_canonical())
+            let named = match peer.certificate.as_deref() {
+                Some("*") => certificate.is_some(),
+                Some(name) => certificate.is_some() && bears(name),
+                None => bears(peer.ae_title.as_str()),
+            };
+            named && peer.ae_title == *calling_ae && peer.address.is_none_or(|address| address == from.to_canonical())
         };
-        self.peers.is_empty() || self.peers.iter().any(fits)
+        if self.peers.is_empty() { bears(calling_ae.as_str()) } else { self.peers.iter().any(fits) }
     }
 }
 
@@ -186,18 +248,27 @@ mod tests {
         Config::try_from(raw)
     }
 
+    fn open(ae_title: &str) -> RawPeer {
+        RawPeer { ae_title: ae_title.into(), address: None, certificate: None }
+    }
+
+    fn tls(listen: &str) -> RawTls {
+        let path = PathBuf::from("/nowhere/file.pem");
+        RawTls { listen: listen.into(), certificate: path.clone(), key: path.clone(), authorities: path }
+    }
+
     #[test]
     fn the_defaults_work_and_listen_on_loopback_only() {
         let config = raw(|_| {}).unwrap();
         assert!(config.listen.ip().is_loopback());
         assert_eq!((config.ae_title.as_str(), config.associations_max), ("FOVEA", 128));
-        assert!(config.admits(&AeTitle::new("ANY").unwrap(), "127.0.0.1".parse().unwrap()));
+        assert!(config.admits(&AeTitle::new("ANY").unwrap(), "127.0.0.1".parse().unwrap(), None));
     }
 
     #[test]
     fn an_error_names_its_key() {
         type Change = fn(&mut RawConfig);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 11] = [
             ("listen", |c| c.listen = "localhost".into()),
             ("peers", |c| c.listen = "0.0.0.0:11112".into()),
             ("ae_title", |c| c.ae_title = "SEVENTEEN_LETTERS".into()),
@@ -206,10 +277,12 @@ mod tests {
             ("object_bytes_per_s_min", |c| c.object_bytes_per_s_min = 2 << 20),
             ("idle_timeout_ms", |c| c.idle_timeout_ms = 0),
             ("pdu_bytes_max", |c| c.pdu_bytes_max = 10),
-            ("peers.address", |c| c.peers = vec![RawPeer { ae_title: "A".into(), address: Some("x".into()) }]),
+            ("tls", |c| c.tls = Some(tls("127.0.0.1:0"))),
+            ("tls.listen", |c| c.tls = Some(tls("2762"))),
+            ("peers.address", |c| c.peers = vec![RawPeer { address: Some("x".into()), ..open("A") }]),
         ];
         for (key, change) in cases {
-            assert_eq!(raw(change).unwrap_err().key, key);
+            assert_eq!(raw(change).err().unwrap().key, key);
         }
     }
 
@@ -217,16 +290,39 @@ mod tests {
     fn peers_are_admitted_by_title_and_address() {
         let config = raw(|c| {
             c.listen = "0.0.0.0:11112".into();
-            c.peers = vec![
-                RawPeer { ae_title: "SCOPE".into(), address: Some("10.0.0.7".into()) },
-                RawPeer { ae_title: "CART".into(), address: None },
-            ];
+            c.peers = vec![RawPeer { address: Some("10.0.0.7".into()), ..open("SCOPE") }, open("CART")];
         })
         .unwrap();
         let ae = |text| AeTitle::new(text).unwrap();
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert!(config.admits(&ae("SCOPE"), ip("10.0.0.7")) && config.admits(&ae("SCOPE"), ip("::ffff:10.0.0.7")));
-        assert!(!config.admits(&ae("SCOPE"), ip("10.0.0.8")) && !config.admits(&ae("OTHER"), ip("10.0.0.7")));
-        assert!(config.admits(&ae("CART"), ip("10.9.9.9")));
+        let admits = |title, address| config.admits(&ae(title), ip(address), None);
+        assert!(admits("SCOPE", "10.0.0.7") && admits("SCOPE", "::ffff:10.0.0.7"));
+        assert!(!admits("SCOPE", "10.0.0.8") && !admits("OTHER", "10.0.0.7"));
+        assert!(admits("CART", "10.9.9.9"));
+    }
+
+    #[test]
+    fn a_title_is_bound_to_the_names_in_the_certificate() {
+        let named = |name: &str| PeerCertificate { names: vec![name.to_owned()] };
+        let peers = |peers: Vec<RawPeer>| raw(|c| c.peers = peers).unwrap();
+        let admits = |config: &Config, title, certificate: Option<&str>| {
+            let certificate = certificate.map(named);
+            config.admits(&AeTitle::new(title).unwrap(), "127.0.0.1".parse().unwrap(), certificate.as_ref())
+        };
+        let bound = |name: &str| RawPeer { certificate: Some(name.into()), ..open("CART") };
+        for (config, certificate, is_admitted) in [
+            (peers(vec![]), Some("cart"), true),
+            (peers(vec![]), Some("scope"), false),
+            (peers(vec![open("CART")]), Some("CART"), true),
+            (peers(vec![open("CART")]), Some("SCOPE"), false),
+            (peers(vec![open("CART")]), None, true),
+            (peers(vec![bound("cart.clinic.example")]), Some("cart.clinic.example"), true),
+            (peers(vec![bound("cart.clinic.example")]), Some("CART"), false),
+            (peers(vec![bound("cart.clinic.example")]), None, false),
+            (peers(vec![bound("*")]), Some("whoever"), true),
+            (peers(vec![bound("*")]), None, false),
+        ] {
+            assert_eq!(admits(&config, "CART", certificate), is_admitted, "{:?} {certificate:?}", config.peers);
+        }
     }
 }

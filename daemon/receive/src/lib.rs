@@ -24,8 +24,8 @@ pub use capture::{
     CaptureError, PictureClass, PictureDecoder, PictureError, RawPicture, WrapError, picture_object, watch,
 };
 pub use classes::{ClassEntry, Conformance, Encoding, SyntaxEntry, conformance, encoding_of};
-pub use config::{Config, ConfigError, Peer, RawConfig, RawPeer};
+pub use config::{Config, ConfigError, Peer, RawConfig, RawPeer, RawTls, Secured};
 pub use counters::{Counters, Counts};
 pub use file::{ObjectFileError, object_file_header};
 pub use header::{HeaderError, HeaderLimits, HeaderWalker, Walked};
-pub use serve::{ReceiveError, serve};
+pub use serve::{Doors, ReceiveError, serve};

@@ -10,7 +10,7 @@ use crate::counters::{Counters, add};
 use crate::object::Intake;
 use crate::session::{Ended, Pace, Session};
 use fovea_core::{Inbox, chain};
-use fovea_dimse::{AcceptError, AssociationError, Rejection, Requested};
+use fovea_dimse::{AcceptError, AssociationError, PeerCertificate, Rejection, Requested, TlsServer, Transport};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,19 +38,50 @@ const ACCEPT_FAILURES_MAX: u32 = 600;
 /// Out of file descriptors: some come back when sessions end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves associations on `listener` until `stop` fires; then ends idle ones, finishes the objects in hand, and
+/// Where connections come in.
+pub struct Doors {
+    /// Plain TCP.
+    pub plain: TcpListener,
+    /// TLS.
+    pub secured: Option<(TcpListener, TlsServer)>,
+}
+
+impl From<TcpListener> for Doors {
+    fn from(plain: TcpListener) -> Self {
+        Self { plain, secured: None }
+    }
+}
+
+impl Doors {
+    /// The next connection, from whom, and with what it must shake hands. Cancel-safe.
+    async fn next(&self) -> std::io::Result<(TcpStream, SocketAddr, Option<TlsServer>)> {
+        let Some((listener, server)) = &self.secured else {
+            let (stream, from) = self.plain.accept().await?;
+            return Ok((stream, from, None));
+        };
+        let (accepted, server) = tokio::select! { // cancel-safe: accept is
+            accepted = self.plain.accept() => (accepted, None),
+            accepted = listener.accept() => (accepted, Some(server.clone())),
+        };
+        let (stream, from) = accepted?;
+        Ok((stream, from, server))
+    }
+}
+
+/// Serves associations on `doors` until `stop` fires; then ends idle ones, finishes the objects in hand, and
 /// returns. Rings `doorbell` after each newly accepted object.
 ///
 /// # Errors
 /// [`ReceiveError`] when the listener fails for good.
 pub async fn serve(
-    listener: TcpListener,
+    doors: impl Into<Doors>,
     config: Arc<Config>,
     counters: Arc<Counters>,
     inbox: Arc<dyn Inbox>,
     doorbell: Arc<Notify>,
     stop: CancellationToken,
 ) -> Result<(), ReceiveError> {
+    let doors = doors.into();
     let intake = Intake::new(inbox, doorbell, Arc::clone(&counters), config.object_bytes_max);
     let places = Places::new(config.associations_max, config.give_way_after, Arc::clone(&counters));
     let connections = Arc::new(Semaphore::new(config.connections_max));
@@ -61,9 +92,9 @@ pub async fn serve(
             biased;
             () = stop.cancelled() => break Ok(()),
             Some(_ended) = sessions.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = doors.next() => accepted,
         };
-        let (stream, from) = match accepted {
+        let (stream, from, tls) = match accepted {
             Ok(accepted) => accepted,
             Err(source) if failures >= ACCEPT_FAILURES_MAX => {
                 break Err(ReceiveError::Accept { listen: config.listen, source });
@@ -87,7 +118,7 @@ pub async fn serve(
             stop: stop.clone(),
         };
         sessions.spawn(async move {
-            connection.run(stream).await;
+            connection.run(stream, tls).await;
             drop(permit);
         });
     };
@@ -105,10 +136,11 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream) {
+    async fn run(self, stream: TcpStream, tls: Option<TlsServer>) {
         // A response is one write; Nagle would hold it for the peer's delayed acknowledgement.
         let _slower_without = stream.set_nodelay(true);
         let counters = Arc::clone(&self.intake.counters);
+        let Some((stream, certificate)) = self.secure(stream, tls).await else { return };
         let requested = tokio::select! {
             biased;
             () = self.stop.cancelled() => return,
@@ -118,7 +150,7 @@ impl Connection {
             Ok(requested) => requested,
             Err(error) => return self.no_association(&error),
         };
-        let (requested, place) = match self.admit(&requested) {
+        let (requested, place) = match self.admit(&requested, certificate.as_ref()) {
             Ok(place) => (requested, place),
             Err(rejection) => {
                 add(&counters.associations_refused);
@@ -149,12 +181,34 @@ impl Connection {
         }
     }
 
+    /// Shakes hands where the door asks for it; none where it failed or we stop.
+    async fn secure(&self, stream: TcpStream, tls: Option<TlsServer>) -> Option<(Transport, Option<PeerCertificate>)> {
+        let Some(tls) = tls else { return Some((stream.into(), None)) };
+        let shaken = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return None,
+            shaken = tls.accept(stream) => shaken,
+        };
+        match shaken {
+            Ok((transport, certificate)) => Some((transport, Some(certificate))),
+            Err(error) => {
+                add(&self.intake.counters.connections_refused);
+                log::warn!("no connection with {}: {}", self.from, chain(&error));
+                None
+            }
+        }
+    }
+
     /// Checks who calls whom, and takes a place.
-    fn admit(&self, requested: &Requested<TcpStream>) -> Result<Place, Rejection> {
+    fn admit(
+        &self,
+        requested: &Requested<Transport>,
+        certificate: Option<&PeerCertificate>,
+    ) -> Result<Place, Rejection> {
         if !self.config.any_called_ae && requested.called_ae() != self.config.ae_title.as_str() {
             return Err(Rejection::CalledAe);
         }
-        if !self.config.admits(requested.calling_ae(), self.from) {
+        if !self.config.admits(requested.calling_ae(), self.from, certificate) {
             return Err(Rejection::CallingAe);
         }
         self.places.take().ok_or(Rejection::LocalLimit)

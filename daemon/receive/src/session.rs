@@ -9,11 +9,10 @@ use crate::counters::add;
 use crate::object::{Intake, Object, Refusal};
 use crate::serve::Place;
 use fovea_core::{Acceptance, Sender, chain};
-use fovea_dimse::{Association, AssociationError, CommandField, CommandSet, Element, Message, Status};
+use fovea_dimse::{Association, AssociationError, CommandField, CommandSet, Element, Message, Status, Transport};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 /// How a session ended.
@@ -25,7 +24,7 @@ pub(crate) enum Ended {
 
 /// One association with its place.
 pub(crate) struct Session<'a> {
-    pub(crate) association: Association<TcpStream>,
+    pub(crate) association: Association<Transport>,
     pub(crate) intake: Arc<Intake>,
     pub(crate) place: &'a Place,
     pub(crate) stop: CancellationToken,

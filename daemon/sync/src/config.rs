@@ -2,9 +2,11 @@
 //! In: the raw tables and the box's own AE title. Out: [`Destination`]s that can be used without asking again.
 
 use fovea_core::{AeTitle, What};
+use fovea_dimse::{ScuTls, TlsClient, TlsError, TlsFiles};
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Longest name of a destination, bytes: it is kept with each parcel.
@@ -51,6 +53,22 @@ pub struct RawDestination {
     /// Longest silence of the archive while it is to answer, milliseconds.
     #[serde(default = "response_timeout_ms")]
     pub response_timeout_ms: u64,
+    /// Encrypted; plain where absent.
+    pub tls: Option<RawTls>,
+}
+
+/// `[sync.destination.tls]` as written: PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// Our certificate, then those between it and its authority.
+    pub certificate: PathBuf,
+    /// Our private key, mode 600.
+    pub key: PathBuf,
+    /// Authorities of archives that we believe.
+    pub authorities: PathBuf,
+    /// The name in the archive's certificate, where it is not the host of `address`.
+    pub name: Option<String>,
 }
 
 fn retry_min_ms() -> u64 {
@@ -70,7 +88,7 @@ fn response_timeout_ms() -> u64 {
 }
 
 /// A checked destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Destination {
     /// Names it in status and records.
     pub name: String,
@@ -92,17 +110,19 @@ pub struct Destination {
     pub refuse_after_min: Duration,
     /// Longest silence of the archive.
     pub response_timeout: Duration,
+    /// Encrypted; plain where none.
+    pub tls: Option<ScuTls>,
 }
 
 /// Checked `[sync]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// Names differ.
     pub destinations: Vec<Destination>,
 }
 
 /// What is wrong with `[[sync.destination]]`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A kind that is planned.
     #[error("sync.destination.kind \"{kind}\" of \"{name}\" is not in this version; use \"dimse\"")]
@@ -127,6 +147,14 @@ pub enum ConfigError {
         key: &'static str,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// The certificate, key or authorities cannot be used.
+    #[error("sync.destination.tls of \"{name}\"")]
+    Tls {
+        /// Destination.
+        name: String,
+        /// Which file, and why.
+        source: TlsError,
     },
     /// Two destinations with one name.
     #[error("sync.destination.name \"{name}\" is used twice")]
@@ -187,6 +215,8 @@ impl Destination {
             return Err(wrong("refuse_after_min_s", "must be at most a month"));
         }
         let refusals_max = NonZeroU32::new(raw.refusals_max).ok_or_else(|| wrong("refusals_max", "must not be 0"))?;
+        let tls =
+            raw.tls.map(RawTls::load).transpose().map_err(|source| ConfigError::Tls { name: name.clone(), source })?;
         let mut what = raw.what;
         what.sort_unstable();
         what.dedup();
@@ -201,7 +231,15 @@ impl Destination {
             refusals_max,
             refuse_after_min: Duration::from_secs(raw.refuse_after_min_s),
             response_timeout: Duration::from_millis(raw.response_timeout_ms),
+            tls,
         })
+    }
+}
+
+impl RawTls {
+    fn load(self) -> Result<ScuTls, TlsError> {
+        let Self { certificate, key, authorities, name } = self;
+        Ok(ScuTls { client: TlsClient::new(&TlsFiles { certificate, key, authorities })?, name })
     }
 }
 
@@ -211,7 +249,7 @@ mod tests {
 
     fn check(text: &str) -> Result<Config, String> {
         let raw: RawConfig = toml::from_str(text).map_err(|error| error.to_string())?;
-        Config::new(raw, &AeTitle::new("FOVEA").unwrap()).map_err(|error| error.to_string())
+        Config::new(raw, &AeTitle::new("FOVEA").unwrap()).map_err(|error| fovea_core::chain(&error))
     }
 
     const GOOD: &str = r#"
@@ -231,7 +269,8 @@ mod tests {
         assert_eq!((vna.retry_min, vna.retry_max), (Duration::from_secs(1), Duration::from_secs(300)));
         assert_eq!((vna.refusals_max.get(), vna.what.len()), (5, 2));
         assert_eq!(vna.refuse_after_min, Duration::from_secs(24 * 3600), "an ill archive is given a day");
-        assert_eq!(check("").unwrap(), Config::default());
+        assert!(vna.tls.is_none());
+        assert!(check("").unwrap().destinations.is_empty());
     }
 
     #[test]
@@ -253,9 +292,13 @@ mod tests {
             ("kind =", "refusals_max = 0\nkind =", "sync.destination.refusals_max"),
             ("kind =", "refuse_after_min_s = 99999999\nkind =", "sync.destination.refuse_after_min_s"),
         ] {
-            let error = check(&GOOD.replace(good, bad)).unwrap_err();
+            let error = check(&GOOD.replace(good, bad)).err().unwrap();
             assert!(error.contains(key), "{bad}: {error}");
         }
-        assert!(check(&GOOD.repeat(2)).unwrap_err().contains("used twice"));
+        assert!(check(&GOOD.repeat(2)).err().unwrap().contains("used twice"));
+        let tls =
+            "[destination.tls]\ncertificate = \"/nowhere/box.pem\"\nkey = \"k\"\nauthorities = \"/nowhere/ca.pem\"";
+        let error = check(&format!("{GOOD}\n{tls}")).err().unwrap();
+        assert!(error.contains("tls of \"vna\"") && error.contains("/nowhere/"), "{error}");
     }
 }

@@ -65,6 +65,7 @@ impl Session {
             connect_timeout: CONNECT_TIMEOUT,
             response_timeout: destination.response_timeout,
             max_pdu_bytes: PDU_BYTES_MAX,
+            tls: destination.tls.clone(),
         };
         let scu = Scu::connect(&config, &contexts).await.map_err(|error| chain(&error))?;
         Ok(Self { scu, proposed })

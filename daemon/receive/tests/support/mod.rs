@@ -193,6 +193,7 @@ pub fn scu_config(address: String) -> ScuConfig {
         connect_timeout: timeout,
         response_timeout: timeout,
         max_pdu_bytes: 128 * 1024,
+        tls: None,
     }
 }
 
