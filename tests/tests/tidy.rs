@@ -52,6 +52,7 @@ const HOMES: &[(&str, &str)] = &[
     ("rumqttc", "fovea-fleet"),
     ("axum", "fovea-review"),
     ("dicom-ul", "fovea-dimse"),
+    ("tokio-rustls", "fovea-dimse"),
     ("systemd-journal-logger", "fovead"),
 ];
 
