@@ -51,27 +51,27 @@ def fit_thresholds(probability: np.ndarray, grades: np.ndarray) -> np.ndarray:
     return chosen
 
 
-def graded(logits: np.ndarray, fp32: np.ndarray, labels: fundus.Labels, folds: Folds) -> np.ndarray:
-    """Grades of held-out photographs; temperature and thresholds from the other folds' FP32 answers."""
+def graded(logits: np.ndarray, labels: fundus.Labels, folds: Folds) -> np.ndarray:
+    """Grades of held-out photographs; temperature and thresholds from the other folds' answers."""
     out = np.zeros(len(logits), int)
     levels = (labels.dr_grade[:, None] >= np.arange(1, GRADES)).astype(float)
     for _, held_out in folds:
         rest = np.setdiff1d(np.arange(len(logits)), held_out)
-        temperature = figures.fit_temperature(fp32[rest], levels[rest])
-        thresholds = fit_thresholds(grade_probability(fp32[rest], temperature), labels.dr_grade[rest])
+        temperature = figures.fit_temperature(logits[rest], levels[rest])
+        thresholds = fit_thresholds(grade_probability(logits[rest], temperature), labels.dr_grade[rest])
         out[held_out] = grade_of(grade_probability(logits[held_out], temperature), thresholds)
     return out
 
 
 def referable(fp32: np.ndarray, int8: np.ndarray, views: np.ndarray, labels: fundus.Labels, folds: Folds) -> dict:
-    """The main answer."""
+    """The main answer. Temperature and bands are those of the INT8 network, which is the one that serves."""
     truth, held_out = labels.referable, [h for _, h in folds]
-    temperature = round(figures.fit_temperature(fp32, truth), 3)
+    temperature = round(figures.fit_temperature(int8, truth), 3)
     exact, served = sigmoid(fp32 / temperature), sigmoid(int8 / temperature)
-    chosen = figures.band_thresholds(truth, exact)
+    chosen = figures.band_thresholds(truth, served)
     clear, significant = chosen["clear_below"], chosen["significant_from"]
     honest = figures.honest_probability(fp32, truth, held_out)
-    honest_int8 = _with_temperatures_of(fp32, int8, truth, held_out)
+    honest_int8 = figures.honest_probability(int8, truth, held_out)
     band, band_int8 = (figures.bands(p, clear, significant) for p in (exact, served))
     delta = np.abs(served - exact)
     return {
@@ -86,7 +86,7 @@ def referable(fp32: np.ndarray, int8: np.ndarray, views: np.ndarray, labels: fun
         "auc_by_fold": [figures.auc(truth[h], int8[h]) for h in held_out],
         "auc_on_views": float(np.mean([figures.auc(truth, v) for v in views])),
         "auc_grade_0_against_2_to_4": figures.auc(truth[labels.dr_grade != 1], int8[labels.dr_grade != 1]),
-        "ece_before": figures.ece(sigmoid(fp32), truth),
+        "ece_before": figures.ece(sigmoid(int8), truth),
         "int8_minus_fp32": figures.auc(truth, int8) - figures.auc(truth, fp32),
         "int8_minus_fp32_95": figures.interval(
             lambda t, q, p: figures.auc(t, q) - figures.auc(t, p), truth, int8, fp32, draws=1000
@@ -97,14 +97,6 @@ def referable(fp32: np.ndarray, int8: np.ndarray, views: np.ndarray, labels: fun
         "same_band": float((band == band_int8).mean()),
         "shares": {n: float((band_int8 == i).mean()) for i, n in enumerate(("clear", "ambiguous", "significant"))},
     }
-
-
-def _with_temperatures_of(fp32: np.ndarray, int8: np.ndarray, truth: np.ndarray, held_out: list) -> np.ndarray:
-    out = np.empty(len(int8))
-    for fold in held_out:
-        rest = np.setdiff1d(np.arange(len(truth)), fold)
-        out[fold] = sigmoid(int8[fold] / figures.fit_temperature(fp32[rest], truth[rest]))
-    return out
 
 
 def _yes_no(truth, probability, honest, clear: float, significant: float) -> dict:
@@ -121,17 +113,17 @@ def _yes_no(truth, probability, honest, clear: float, significant: float) -> dic
 
 
 def grades(fp32: np.ndarray, int8: np.ndarray, labels: fundus.Labels, folds: Folds) -> dict:
-    """The grade, thresholds cross-fitted; and the ones that are served, fitted on all."""
+    """The grade, thresholds cross-fitted; and the ones that are served, fitted on all INT8 answers."""
     truth = labels.dr_grade
     levels = (truth[:, None] >= np.arange(1, GRADES)).astype(float)
-    temperature = round(figures.fit_temperature(fp32, levels), 3)
-    served = fit_thresholds(grade_probability(fp32, temperature), truth)
+    temperature = round(figures.fit_temperature(int8, levels), 3)
+    served = fit_thresholds(grade_probability(int8, temperature), truth)
 
     def kappa(t: np.ndarray, g: np.ndarray) -> float:
         return figures.quadratic_kappa(t, g, GRADES)
 
     out: dict[str, object] = {"temperature": temperature, "thresholds": served.tolist()}
-    guesses = {"fp32": graded(fp32, fp32, labels, folds), "int8": graded(int8, fp32, labels, folds)}
+    guesses = {"fp32": graded(fp32, labels, folds), "int8": graded(int8, labels, folds)}
     for name, guess in guesses.items():
         out[name] = {
             "kappa": kappa(truth, guess),

@@ -217,7 +217,7 @@ def build(options: argparse.Namespace) -> None:
         "gate": gate_results(work, small),
         "quality": quality_limits(pictures, other, work),
     }
-    guess = evaluate.graded(small["grade"], fp32[:, :4], labels, parts)
+    guess = evaluate.graded(small["grade"], labels, parts)
     results["subgroups"] = evaluate.subgroups(int8, guess, results["referable"], labels)
     net = served(work, "final", "gate-final")
     xml = quantised(work, net, squares, np.arange(len(squares)), "final")

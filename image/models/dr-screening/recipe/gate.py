@@ -48,20 +48,29 @@ def cropped(rgb: np.ndarray) -> tuple[np.ndarray, bool]:
     return cv2.resize(square, (SIDE_PX, SIDE_PX), interpolation=how), disc is not None
 
 
-def examples(photographs: list[np.ndarray], data_sets: Path):
-    """(picture, photograph or -1, kind, reason) of everything that the gate must refuse."""
-    names = list(KINDS)
+def examples(photographs: list[np.ndarray], data_sets: Path, every: int = 1):
+    """(number, picture, photograph or -1, kind, reason) of everything that the gate must refuse.
+
+    With `every` above 1 only of each such photograph and each such foreign picture; the numbers stay the same.
+    """
+    names, number = list(KINDS), 0
     for index, photograph in enumerate(photographs):
-        rng = np.random.default_rng([SEED, 7, index])
-        for name in rng.choice(names, KINDS_A_PHOTOGRAPH, replace=False):
-            reason, spoil = KINDS[str(name)]
-            yield spoil(photograph, rng), index, str(name), reason
-    for number, (domain, picture) in enumerate(others.pictures(data_sets, SEED)):
-        rng = np.random.default_rng([SEED, 11, number])
-        yield picture, -1, domain, "not_a_retina"
-        for _ in range(2 if domain in others.ARCHIVES else 1):
-            model = photographs[int(rng.integers(len(photographs)))]
-            yield others.dressed(picture, model, rng), -1, f"{domain} in a disc", "not_a_retina"
+        if index % every == 0:
+            rng = np.random.default_rng([SEED, 7, index])
+            for place, name in enumerate(rng.choice(names, KINDS_A_PHOTOGRAPH, replace=False)):
+                reason, spoil = KINDS[str(name)]
+                yield number + place, spoil(photograph, rng), index, str(name), reason
+        number += KINDS_A_PHOTOGRAPH
+    for index, (domain, picture) in enumerate(others.pictures(data_sets, SEED)):
+        copies = 2 if domain in others.ARCHIVES else 1
+        if index % every == 0:
+            rng = np.random.default_rng([SEED, 11, index])
+            yield number, picture, -1, domain, "not_a_retina"
+            for copy in range(copies):
+                model = photographs[int(rng.integers(len(photographs)))]
+                dressed = others.dressed(picture, model, rng)
+                yield number + 1 + copy, dressed, -1, f"{domain} in a disc", "not_a_retina"
+        number += 1 + copies
 
 
 def compute(photographs: list[np.ndarray], data_sets: Path, work: Path) -> dict[str, np.ndarray]:
@@ -77,7 +86,7 @@ def compute(photographs: list[np.ndarray], data_sets: Path, work: Path) -> dict[
         columns.extend(frozen(padded)[1][: len(waiting)])
         waiting.clear()
 
-    for picture, photograph, kind, reason in tqdm(examples(photographs, data_sets), desc="spoilt", mininterval=10):
+    for _, picture, photograph, kind, reason in tqdm(examples(photographs, data_sets), desc="spoilt", mininterval=10):
         seen, has_disc = cropped(picture)
         for name, value in (("photograph", photograph), ("kind", kind), ("reason", reason), ("found", has_disc)):
             found[name].append(value)
@@ -230,7 +239,7 @@ def summary(pool: Pool, scores: dict, threshold: float) -> dict[str, object]:
 
 
 def int8_statistics(photographs: list, found: np.ndarray, options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """What INT8 frozen blocks say of clean photographs and of every `INT8_EVERY`-th spoilt picture; NaN elsewhere."""
+    """What INT8 frozen blocks say of clean photographs and of those of every `INT8_EVERY`-th picture; NaN elsewhere."""
     path = options.work / "spoilt-int8.npz"
     if not path.exists():
         squares = [fundus.plain(retina.square(p), None).picture for p in photographs]
@@ -239,9 +248,9 @@ def int8_statistics(photographs: list, found: np.ndarray, options: argparse.Name
         runner = export.Runner(small)
         good = runner.run_all((tensors([s])[0] for s in squares), "INT8 clean")["statistics"]
         bad = np.full((len(found), good.shape[1]), np.nan, np.float32)
-        for index, (picture, *_) in enumerate(tqdm(examples(photographs, options.data_sets), desc="INT8 spoilt")):
-            if index % INT8_EVERY == 0 and found[index]:
-                bad[index] = runner.run(tensors([cropped(picture)[0]])[0])["statistics"]
+        for number, picture, *_ in tqdm(examples(photographs, options.data_sets, INT8_EVERY), desc="INT8 spoilt"):
+            if found[number]:
+                bad[number] = runner.run(tensors([cropped(picture)[0]])[0])["statistics"]
         np.savez(path.with_suffix(".part.npz"), good=good, bad=bad)
         path.with_suffix(".part.npz").rename(path)
     return dict(np.load(path))
