@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: demo test test-long bench lint fmt help setup setup-test
+.PHONY: demo test test-long bench models-check lint fmt help setup setup-test
 
 ARCHIVE ?= orthanc
 T ?=
@@ -53,6 +53,10 @@ bench: setup-test ## Kernels, then the box beside its peers: one table with mach
 	cargo build --locked --release $(PROGRAMS) -p fovea-tests --bin bench
 	cargo bench --locked -p fovea-kernels
 	$(TARGET)/release/bench
+
+models-check: setup ## Every bundle of the project proved on this machine, as before it serves; nothing is trained
+	cargo build --locked $(PROGRAMS)
+	$(TARGET)/debug/foveactl models check --runtime-dir "$$FOVEA_OPENVINO_DIR" image/models/*/bundle
 
 lint: ## What CI holds: format and clippy without a warning
 	cargo fmt --all --check

@@ -60,6 +60,23 @@ pub fn bundle() -> anyhow::Result<PathBuf> {
     existing(workspace().join("image/models/dr-screening/bundle"), "git checkout image/models")
 }
 
+/// Every bundle of the project, by name.
+///
+/// # Errors
+/// When the folder of models cannot be read.
+pub fn bundles() -> anyhow::Result<Vec<PathBuf>> {
+    let models = workspace().join("image/models");
+    let entries = std::fs::read_dir(&models).with_context(|| format!("read {}", models.display()))?;
+    let mut bundles: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path().join("bundle")))
+        .collect::<std::io::Result<Vec<_>>>()?
+        .into_iter()
+        .filter(|bundle| bundle.join("bundle.toml").exists())
+        .collect();
+    bundles.sort();
+    Ok(bundles)
+}
+
 /// The public key that the bundle's signature is checked against.
 ///
 /// # Errors
