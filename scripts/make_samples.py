@@ -109,17 +109,25 @@ def whole_slide(slide: Image.Image, folder: Path) -> None:
 
 def thyroid(folder: Path) -> None:
     """A drawn ultrasound frame: speckle with a dark oval, calibrated at 0.1 mm a pixel. No patient was scanned."""
-    width, height = 480, 400
+    width = height = 400
     rng = random.Random(20260411)
-    grain = Image.frombytes("L", (width, height), rng.randbytes(width * height)).filter(ImageFilter.GaussianBlur(1.2))
+    grain = Image.frombytes("L", (width, height), rng.randbytes(width * height)).filter(ImageFilter.GaussianBlur(0.9))
     layers = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(layers)
-    for top, bottom, level in ((0, 40, 150), (40, 60, 190), (60, 110, 110), (110, 330, 165), (330, height, 90)):
+    for top, bottom, level in ((0, 45, 105), (45, 62, 210), (62, 118, 85), (118, 315, 135), (315, height, 70)):
         draw.rectangle((0, top, width, bottom), fill=level)
-    draw.ellipse((150, 140, 330, 280), fill=70, outline=190, width=3)
-    layers = layers.filter(ImageFilter.GaussianBlur(4))
+    # An oval of 16 x 13 mm with an uneven edge.
+    outline = [
+        (
+            195 + math.cos(turn / 60 * math.tau) * (80 + 4 * math.sin(turn / 60 * 3 * math.tau)),
+            205 + math.sin(turn / 60 * math.tau) * (65 + 3 * math.cos(turn / 60 * 2 * math.tau)),
+        )
+        for turn in range(60)
+    ]
+    draw.polygon(outline, fill=48)
+    layers = layers.filter(ImageFilter.GaussianBlur(2))
     pixels = bytes(
-        max(0, min(255, round(level * (0.35 + 0.0052 * speck)))) for level, speck in zip(layers.tobytes(), grain.tobytes())
+        max(0, min(255, round(level * (0.15 + 0.0068 * speck)))) for level, speck in zip(layers.tobytes(), grain.tobytes())
     )
     ds = object_of("thyroid", "1.2.840.10008.5.1.4.1.1.6.1", "US", "Thyroid")
     ds.BodyPartExamined, ds.BurnedInAnnotation = "THYROID", "NO"

@@ -1,9 +1,9 @@
 //! The demo, step by step.
 
-use crate::pictures::{self, DEGRADED, PHOTOGRAPH, Picture, SENT_PHOTOGRAPH, ULTRASOUND, Way};
+use crate::pictures::{self, DEGRADED, OTHERS, PHOTOGRAPH, Picture, SENT_PHOTOGRAPH, ULTRASOUND, Way};
 use crate::table;
 use anyhow::{Context as _, ensure};
-use fovea_core::{Band, Finding, ParcelState, Uid, What};
+use fovea_core::{Band, Finding, Measurement, ParcelState, Uid, What};
 use fovea_tests::archive::Archive;
 use fovea_tests::ctl::Detail;
 use fovea_tests::node::{Node, Setup};
@@ -27,7 +27,7 @@ struct Row {
 pub fn run(out: &Path, with_archive: bool) -> anyhow::Result<Vec<String>> {
     println!("Fovea demo: real pictures through a whole box. Research use only, not a medical device.\n");
     empty(out)?;
-    let setup = Setup::new(out)?;
+    let setup = Setup::new(out)?.bundles(paths::bundles()?);
     let archive = if with_archive { Some(start_archive(out, &setup)?) } else { None };
     let mut node = start_box(setup, archive.as_ref())?;
     let end = Instant::now() + LIMIT;
@@ -98,12 +98,12 @@ fn send_all(node: &Node, end: Instant) -> anyhow::Result<Vec<(Picture, Finding)>
     object::copy_as(&local(node, &captured.object_path), &scope_object, uid.as_str())?;
 
     let mut files = vec![scope_object];
-    for picture in ULTRASOUND {
+    for picture in OTHERS.iter().chain(&ULTRASOUND) {
         files.push(paths::sample(picture.name)?);
     }
     let sent = node.send(&files)?;
     step("sent", format_args!("{} objects by C-STORE, each was durable before its status 0000", sent.len()));
-    let stored = std::iter::once(SENT_PHOTOGRAPH).chain(ULTRASOUND);
+    let stored = std::iter::once(SENT_PHOTOGRAPH).chain(OTHERS).chain(ULTRASOUND);
     for (number, (picture, file)) in stored.zip(&files).enumerate() {
         let row =
             sent.iter().find(|row| row.path == *file).with_context(|| format!("{} was not sent", picture.name))?;
@@ -179,8 +179,29 @@ fn show(rows: &[Row], archive: Option<&Archive>, node: &Node) -> anyhow::Result<
         };
         let advice = finding.advice.as_deref().filter(|advice| !advice.is_empty()).map(|advice| format!(": {advice}"));
         println!("  {} ({}): {says}{}", picture.name, picture.shows, advice.unwrap_or_default());
+        if let Some(numbers) = numbers(finding) {
+            println!("      {numbers}");
+        }
     }
     show_places(rows, archive, node)
+}
+
+/// Classes, places and sizes of one finding, on one line; none where there are none.
+fn numbers(finding: &Finding) -> Option<String> {
+    let size =
+        |size: &Measurement| format!("{} {:.4} {}", size.code.meaning.to_lowercase(), size.value, size.unit.value);
+    let mut parts: Vec<String> =
+        finding.classes.iter().map(|class| format!("{} {:.3}", class.label, class.probability)).collect();
+    parts.extend(finding.measurements.iter().map(size));
+    parts.extend(finding.regions.iter().flat_map(|region| {
+        let sizes = region.measurements.iter().map(size).collect::<Vec<_>>().join(", ");
+        (!sizes.is_empty()).then(|| format!("{} ({sizes})", region.label))
+    }));
+    if let Some(map) = &finding.tile_map {
+        let read = map.cells.bytes().filter(u8::is_ascii_digit).count();
+        parts.push(format!("map of {} x {} fields, {read} with an answer", map.columns, map.rows));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// The band as a newcomer reads it; "clear" beside the name of a disease could be taken either way.
