@@ -144,13 +144,13 @@ def suspicion(data: fr.Frames, fp32_said: Answers, int8_said: Answers) -> dict[s
     fp32, int8 = fp32_said.suspicious, int8_said.suspicious
     known = np.flatnonzero((data.suspicious >= 0) & int8_said.scored)
     truth, patients = data.suspicious[known], data.patients[known]
-    temperature = round(figures.fit_temperature(int8[known], truth), 3)
+    temperature = round(figures.fit_temperature(fp32[known], truth), 3)
     held_out = [np.flatnonzero(np.isin(known, rows)) for rows in int8_said.folds]
     honest = {"fp32": figures.honest_probability(fp32[known], truth, held_out)}
     honest["int8"] = figures.sigmoid(int8[known] / temperature)
     for rows in held_out:
         rest = np.setdiff1d(np.arange(len(known)), rows)
-        honest["int8"][rows] = figures.sigmoid(int8[known][rows] / figures.fit_temperature(int8[known][rest], truth[rest]))
+        honest["int8"][rows] = figures.sigmoid(int8[known][rows] / figures.fit_temperature(fp32[known][rest], truth[rest]))
     served = figures.sigmoid(int8[known] / temperature)
     chosen = figures.band_thresholds(truth, served, [(0.95, 0.90), (0.90, 0.90), (0.90, 0.80), (0.85, 0.75)])
     out = {
