@@ -119,7 +119,10 @@ const SYNTAXES: &[SyntaxEntry] = &[
 
 const STORE_STATUSES: &[(Status, &str)] = &[
     (Status::SUCCESS, "the object is durable; also when the same data set was durable before"),
-    (Status::OUT_OF_RESOURCES, "no space, or the object is longer than the box takes; nothing is kept"),
+    (
+        Status::OUT_OF_RESOURCES,
+        "no space, the sender has its share, or the object is longer than the box takes: as soon as it is known, though the object is read to its end; nothing is kept",
+    ),
     (Status::DATA_SET_MISMATCH, "SOP class or instance of the data set differ from the command's; nothing is kept"),
     (Status::CANNOT_UNDERSTAND, "the data set is cut, malformed or lacks study or series UID; nothing is kept"),
     (

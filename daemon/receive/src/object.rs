@@ -2,7 +2,9 @@
 //!
 //! In: the pieces of a data set. Out: what the inbox said, or why it was refused.
 //! Promise: memory is two batches of [`BATCH_BYTES`], whatever the object's length; no disk call runs on an async
-//! worker; an object that fits into one batch costs a single hop to a disk thread, with its acceptance in it.
+//! worker; an object that fits into one batch costs a single hop to a disk thread, with its acceptance in it. Of a longer
+//! one the inbox is asked before each batch whether it may go on, so that it is refused (A700) while the disk still has room
+//! and before its sender's share is passed.
 //! Standard: PS3.10 section 7.1 (the file), PS3.4 section B.2.3 (the statuses).
 
 use crate::counters::{Counters, add};
@@ -215,13 +217,20 @@ impl Object {
     async fn write_batch(&mut self) -> Result<(), Refusal> {
         let (temp, spare) = self.written().await?;
         let batch = std::mem::replace(&mut self.batch, spare.unwrap_or_else(|| self.intake.batch()));
-        let inbox = Arc::clone(&self.intake.inbox);
+        let (intake, asked) = (Arc::clone(&self.intake), self.asked());
         let job = move || {
-            let temp = write(temp, &*inbox, &batch)?;
+            asked.of(&*intake.inbox)?;
+            let temp = write(temp, &*intake.inbox, &batch)?;
             Ok((temp, batch))
         };
         self.file = File::Writing(self.intake.on_disk(job).await);
         Ok(())
+    }
+
+    /// What the inbox is asked before the next bytes are written.
+    fn asked(&self) -> Asked {
+        let bytes = self.prefix_bytes + self.data_set_bytes;
+        Asked { sender: self.sender.clone(), sop_instance: self.sop_instance.clone(), bytes }
     }
 
     /// Waits for the batch on its way.
@@ -242,6 +251,9 @@ impl Object {
         if self.inflater.as_ref().is_some_and(|inflater| !inflater.ended()) {
             return Err(HeaderError::Truncated.into());
         }
+        // Of an object that is one batch, the inbox asks itself: a file is opened only below the mark, and the sender's share
+        // is looked at when it is offered.
+        let asked = matches!(self.file, File::Writing(_)).then(|| self.asked());
         let (temp, spare) = self.written().await?;
         if let Some(spare) = spare {
             self.intake.keep(spare);
@@ -261,11 +273,34 @@ impl Object {
         };
         let on_disk = Arc::clone(&intake);
         let job = move || {
+            asked.map_or(Ok(()), |asked| asked.of(&*on_disk.inbox))?;
             let temp = write(temp, &*on_disk.inbox, &batch)?;
             on_disk.keep(batch);
             on_disk.offer(temp, object)
         };
         Ok(intake.on_disk(job).await.await.map_err(|_| Refusal::Lost)??)
+    }
+}
+
+/// Whether an object that is on its way may go on.
+struct Asked {
+    sender: Sender,
+    sop_instance: Uid,
+    /// All that has come of it. What of that is written already counts twice against the disk, which refuses an object too
+    /// early only where it is longer than the room that the high watermark leaves.
+    bytes: u64,
+}
+
+impl Asked {
+    /// Asks `inbox`. Blocks.
+    fn of(&self, inbox: &dyn Inbox) -> Result<(), PortError> {
+        match inbox.check_space(&self.sender, self.bytes) {
+            // A repeat of what is held adds nothing to its sender's share, and must hear success: only the mark counts.
+            Err(PortError::OutOfSpace { .. }) if inbox.accepted(&self.sop_instance)?.is_some() => {
+                inbox.check_space(&self.sender, 0)
+            }
+            answer => answer,
+        }
     }
 }
 

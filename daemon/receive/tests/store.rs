@@ -142,6 +142,87 @@ async fn inv_08_what_cannot_be_kept_or_understood_gets_its_status_and_the_associ
 }
 
 #[tokio::test]
+async fn inv_08_a_long_object_is_refused_while_it_comes_when_there_is_no_room_for_more_of_it() {
+    let server = Server::start(|_| {}).await;
+    let (class, explicit) = (uid(sop_class::SECONDARY_CAPTURE), uid(EXPLICIT));
+    let mut scu = server.scu().await;
+    let long = native("1.2.3", EXPLICIT, 8 << 20);
+    server.inbox.share_bytes_max.store(2 << 20, SeqCst);
+    let answer = scu.store(&class, &uid("1.2.3"), &explicit, long.as_slice()).await.unwrap();
+    assert_eq!(answer, Status::OUT_OF_RESOURCES);
+    let asked = std::mem::take(&mut *server.inbox.asked.lock().unwrap());
+    assert!(asked.windows(2).all(|pair| (1..=1 << 20).contains(&(pair[1] - pair[0]))), "at least each MiB: {asked:?}");
+    let most = *asked.last().unwrap();
+    assert!((2 << 20..3 << 20).contains(&most), "refused as soon as it is too much, and not asked again: {asked:?}");
+    until("what was written of it is gone", || server.inbox.temps() == 0).await;
+    // On the same association; one batch is a matter of `open_temp` and `accept`.
+    let short = native("1.2.4", EXPLICIT, 100_000);
+    assert!(scu.store(&class, &uid("1.2.4"), &explicit, short.as_slice()).await.unwrap().is_success());
+    assert!(server.inbox.asked.lock().unwrap().is_empty());
+    let fits = native("1.2.5", EXPLICIT, 1_500_000);
+    assert!(scu.store(&class, &uid("1.2.5"), &explicit, fits.as_slice()).await.unwrap().is_success());
+    assert!(*server.inbox.asked.lock().unwrap().last().unwrap() > 1_500_000, "asked for all of it in the end");
+    scu.release().await.unwrap();
+    let counts = server.counters.counts();
+    assert_eq!((counts.refused_no_space, counts.objects_accepted, counts.associations_broken), (1, 2, 0));
+    let inbox = server.end().await;
+    assert_eq!((inbox.held().len(), inbox.temps()), (2, 0));
+}
+
+#[tokio::test]
+async fn inv_08_a_disk_that_fills_while_an_object_comes_refuses_it_before_the_last_byte_is_gone() {
+    let server = Server::start(|_| {}).await;
+    let whole = native("1.2.3", EXPLICIT, 8 << 20);
+    let full = FullAfter { bytes: whole, at: 0, full_at: 3 << 20, inbox: std::sync::Arc::clone(&server.inbox) };
+    let mut scu = server.scu().await;
+    let answer = scu.store(&uid(sop_class::SECONDARY_CAPTURE), &uid("1.2.3"), &uid(EXPLICIT), full).await.unwrap();
+    assert_eq!(answer, Status::OUT_OF_RESOURCES);
+    let asked = server.inbox.asked.lock().unwrap().clone();
+    assert!(asked.last().is_some_and(|bytes| *bytes < 8 << 20), "{asked:?}");
+    drop(scu);
+    let inbox = server.end().await;
+    assert_eq!((inbox.held().len(), inbox.temps()), (0, 0));
+}
+
+#[tokio::test]
+async fn inv_04_a_repeat_of_a_long_object_is_success_also_for_a_sender_that_has_its_share() {
+    let server = Server::start(|_| {}).await;
+    let long = native("1.2.3", EXPLICIT, 3 << 20);
+    assert_eq!(server.store("1.2.3", EXPLICIT, &long).await, Status::SUCCESS);
+    server.inbox.share_bytes_max.store(1 << 20, SeqCst);
+    assert_eq!(server.store("1.2.3", EXPLICIT, &long).await, Status::SUCCESS);
+    let other = native("1.2.4", EXPLICIT, 3 << 20);
+    assert_eq!(server.store("1.2.4", EXPLICIT, &other).await, Status::OUT_OF_RESOURCES);
+    let counts = server.counters.counts();
+    assert_eq!((counts.objects_accepted, counts.objects_duplicate, counts.refused_no_space), (1, 1, 1));
+    server.end().await;
+}
+
+/// Gives its bytes; from one place on the disk is full.
+struct FullAfter {
+    bytes: Vec<u8>,
+    at: usize,
+    full_at: usize,
+    inbox: std::sync::Arc<FolderInbox>,
+}
+
+impl tokio::io::AsyncRead for FullAfter {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+        out: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        if self.at >= self.full_at {
+            self.inbox.full.store(true, SeqCst);
+        }
+        let count = (self.bytes.len() - self.at).min(out.remaining());
+        out.put_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
 async fn inv_08_an_abort_in_mid_object_leaves_nothing_behind() {
     let server = Server::start(|_| {}).await;
     for _ in 0..20 {

@@ -1,7 +1,9 @@
 //! What the tests share: an inbox in a folder, a server on a free port, data sets made by hand.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part, and may fail where it stands")]
 
-use fovea_core::{Acceptance, Accepted, AeTitle, Inbox, NewObject, PortError, TempObject, Uid, UnixMicros, sop_class};
+use fovea_core::{
+    Acceptance, Accepted, AeTitle, Inbox, NewObject, PortError, Sender, TempObject, Uid, UnixMicros, sop_class,
+};
 use fovea_dimse::{Context, Scu, ScuConfig, Status, transfer_syntax};
 use fovea_receive::{Config, Counters, RawConfig, ReceiveError, serve};
 use std::collections::HashMap;
@@ -38,6 +40,10 @@ pub struct FolderInbox {
     pub full: AtomicBool,
     /// `accept` fails.
     pub broken: AtomicBool,
+    /// Most that a sender may have, in what is held and on its way; what is held is not counted here.
+    pub share_bytes_max: AtomicU64,
+    /// What was asked for by `check_space`, bytes.
+    pub asked: Mutex<Vec<u64>>,
     gate: (Mutex<bool>, Condvar),
     pub waiting_at_gate: AtomicU64,
 }
@@ -54,6 +60,8 @@ impl FolderInbox {
             next: AtomicU64::new(0),
             full: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            share_bytes_max: AtomicU64::new(u64::MAX),
+            asked: Mutex::default(),
             gate: (Mutex::new(true), Condvar::new()),
             waiting_at_gate: AtomicU64::new(0),
         })
@@ -90,6 +98,14 @@ impl Inbox for FolderInbox {
         let path = self.dir.path().join(format!("temp-{}", self.next.fetch_add(1, SeqCst)));
         let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         Ok(TempObject::new(file, Some(path)))
+    }
+
+    fn check_space(&self, _: &Sender, bytes: u64) -> Result<(), PortError> {
+        self.asked.lock().unwrap().push(bytes);
+        if self.full.load(SeqCst) || bytes > self.share_bytes_max.load(SeqCst) {
+            return Err(PortError::OutOfSpace { detail: "as told".into() });
+        }
+        Ok(())
     }
 
     fn accept(&self, mut temp: TempObject, object: NewObject) -> Result<Acceptance, PortError> {
