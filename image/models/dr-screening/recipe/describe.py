@@ -69,7 +69,7 @@ def outputs(results: dict) -> list[dict]:
             "tensor": "lesions",
             "kind": "heat_logits",
             "label": "signs of retinopathy",
-            "threshold": results["lesions"]["threshold"],
+            "threshold": results["lesions_int8"]["threshold"],
             "regions_max": 8,
         },
         {

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openvino as ov
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -27,7 +28,7 @@ import retina
 from common import export, figures
 from degrade import KINDS, REASONS
 from features import SEED, Frozen, Store, tensors
-from network import SIDE_PX, EarlyCache, Gate
+from network import SIDE_PX, Gate
 from train import FOLDS, folds
 
 KINDS_A_PHOTOGRAPH = 7
@@ -38,6 +39,7 @@ EPOCHS, RATE, DECAY, NOISE, DROP = 40, 3e-3, 3e-2, 0.15, 0.15
 CLEAN_REFUSED_MAX = 0.01
 BATCH = 6
 INT8_EVERY = 5
+STATISTICS_OPERATION = "__module.gate.statistics/aten::cat/Concat"
 
 
 def cropped(rgb: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -239,18 +241,27 @@ def summary(pool: Pool, scores: dict, threshold: float) -> dict[str, object]:
 
 
 def int8_statistics(photographs: list, found: np.ndarray, options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """What INT8 frozen blocks say of clean photographs and of those of every `INT8_EVERY`-th picture; NaN elsewhere."""
+    """What the served INT8 gate sees: of clean photographs, and of every `INT8_EVERY`-th one spoilt; NaN elsewhere."""
     path = options.work / "spoilt-int8.npz"
     if not path.exists():
-        squares = [fundus.plain(retina.square(p), None).picture for p in photographs]
-        model = export.to_ir(EarlyCache(), [1, 3, SIDE_PX, SIDE_PX], ["features", "statistics"])
-        small = export.to_int8(model, tensors(squares[::4]), fast=True, keep=[".*statistics.*"])
-        runner = export.Runner(small)
-        good = runner.run_all((tensors([s])[0] for s in squares), "INT8 clean")["statistics"]
+        import export as bundling  # it imports nothing from here, but is called `export` like common.export
+
+        squares = np.stack([fundus.plain(retina.square(p), None).picture for p in photographs])
+        net = bundling.served(options.work, "final", "gate-final")
+        xml = bundling.quantised(options.work, net, squares, np.arange(len(squares)), "final")
+        model = ov.Core().read_model(xml)
+        inner = next(op for op in model.get_ops() if op.get_friendly_name() == STATISTICS_OPERATION)
+        model.add_outputs([inner.output(0)])[0].get_tensor().set_names({"statistics"})
+        runner = export.Runner(model)
+
+        def seen(picture: np.ndarray) -> np.ndarray:
+            return runner.run(tensors([picture])[0])["statistics"][0]
+
+        good = np.stack([seen(square) for square in tqdm(squares, desc="INT8 clean")])
         bad = np.full((len(found), good.shape[1]), np.nan, np.float32)
         for number, picture, *_ in tqdm(examples(photographs, options.data_sets, INT8_EVERY), desc="INT8 spoilt"):
             if found[number]:
-                bad[number] = runner.run(tensors([cropped(picture)[0]])[0])["statistics"]
+                bad[number] = seen(cropped(picture)[0])
         np.savez(path.with_suffix(".part.npz"), good=good, bad=bad)
         path.with_suffix(".part.npz").rename(path)
     return dict(np.load(path))
