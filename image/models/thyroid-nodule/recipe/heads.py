@@ -40,6 +40,9 @@ EPOCHS = 12
 STRENGTH = 0.01
 """Inverse strength of the suspicion head's penalty: the classes overlap, a free fit would learn the frames by heart."""
 
+STRENGTH_INT8 = 0.003
+"""The same for the head that is fitted to what the INT8 network computes: rounding is one more thing not to learn."""
+
 
 def teach_gate(columns: np.ndarray, answers: np.ndarray) -> Gate:
     """A gate fitted to standardised columns; frames that fit weigh as much as all others together."""
@@ -66,14 +69,25 @@ def teach_gate(columns: np.ndarray, answers: np.ndarray) -> Gate:
     return gate.eval()
 
 
-def teach_suspicion(columns: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, float]:
+def teach_suspicion(columns: np.ndarray, answers: np.ndarray, strength: float = STRENGTH) -> tuple[np.ndarray, float]:
     """Weights and bias of one logit for unstandardised columns (inside and outside means, side by side)."""
     change = _inside_and_difference()
     seen = columns @ change
     centre, spread = seen.mean(0), seen.std(0) + 1e-4
-    model = LogisticRegression(C=STRENGTH, max_iter=1000).fit((seen - centre) / spread, answers)
+    model = LogisticRegression(C=strength, max_iter=1000).fit((seen - centre) / spread, answers)
     slope = model.coef_[0] / spread
     return (change @ slope).astype(np.float32), float(model.intercept_[0] - slope @ centre)
+
+
+def suspicion_rows(data: fr.Frames, train: np.ndarray) -> np.ndarray:
+    """Frames of the training part that teach suspicion: labelled, and pictures of tissue."""
+    return np.array([r for r in train if data.suspicious[r] >= 0 and data.names[r] not in fr.BROKEN])
+
+
+def suspicion_views(data: fr.Frames, rows: np.ndarray) -> list[np.ndarray]:
+    """The frames as seen, then all of them mirrored."""
+    pictures = [fr.as_seen(data.pictures[r]) for r in rows]
+    return pictures + [np.ascontiguousarray(p[:, ::-1]) for p in pictures]
 
 
 def _inside_and_difference() -> np.ndarray:
@@ -198,9 +212,8 @@ def main() -> None:
         net = new_net()
         net.load_state_dict(torch.load(options.work / f"{name}.pt", weights_only=True))
         served = Served(net)
-        rows = np.array([r for r in train if data.suspicious[r] >= 0 and r not in broken])
-        pictures = [fr.as_seen(data.pictures[r]) for r in rows]
-        nodule = Features(served)(pictures + [np.ascontiguousarray(p[:, ::-1]) for p in pictures])[1]
+        rows = suspicion_rows(data, train)
+        nodule = Features(served)(suspicion_views(data, rows))[1]
         slope, bias = teach_suspicion(nodule, np.tile(data.suspicious[rows], 2))
         served.suspicious.weight.copy_(torch.from_numpy(slope)[None])
         served.suspicious.bias.fill_(bias)

@@ -140,17 +140,13 @@ def _subgroup(values: np.ndarray, data: fr.Frames, rows: np.ndarray) -> dict[str
 
 
 def suspicion(data: fr.Frames, fp32_said: Answers, int8_said: Answers) -> dict[str, object]:
-    """The weak head: AUC, calibration before and after, bands."""
+    """The weak head: AUC, calibration before and after, bands. What is served is INT8, so INT8 answers set the temperature."""
     fp32, int8 = fp32_said.suspicious, int8_said.suspicious
     known = np.flatnonzero((data.suspicious >= 0) & int8_said.scored)
     truth, patients = data.suspicious[known], data.patients[known]
-    temperature = round(figures.fit_temperature(fp32[known], truth), 3)
+    temperature = round(figures.fit_temperature(int8[known], truth), 3)
     held_out = [np.flatnonzero(np.isin(known, rows)) for rows in int8_said.folds]
-    honest = {"fp32": figures.honest_probability(fp32[known], truth, held_out)}
-    honest["int8"] = figures.sigmoid(int8[known] / temperature)
-    for rows in held_out:
-        rest = np.setdiff1d(np.arange(len(known)), rows)
-        honest["int8"][rows] = figures.sigmoid(int8[known][rows] / figures.fit_temperature(fp32[known][rest], truth[rest]))
+    honest = {name: figures.honest_probability(z[known], truth, held_out) for name, z in (("fp32", fp32), ("int8", int8))}
     served = figures.sigmoid(int8[known] / temperature)
     chosen = figures.band_thresholds(truth, served, [(0.95, 0.90), (0.90, 0.90), (0.90, 0.80), (0.85, 0.75)])
     out = {
@@ -158,6 +154,7 @@ def suspicion(data: fr.Frames, fp32_said: Answers, int8_said: Answers) -> dict[s
         "suspicious": int(truth.sum()),
         "temperature": temperature,
         "ece_before": figures.ece(figures.sigmoid(fp32[known]), truth),
+        "ece_before_int8": figures.ece(figures.sigmoid(int8[known]), truth),
         "ece_honest": figures.ece(honest["fp32"], truth),
         "ece_honest_int8": figures.ece(honest["int8"], truth),
         "ece_width_honest_int8": figures.ece_by_width(honest["int8"], truth),
@@ -170,6 +167,9 @@ def suspicion(data: fr.Frames, fp32_said: Answers, int8_said: Answers) -> dict[s
     for name, logits in (("fp32", fp32), ("int8", int8)):
         out[f"auc_{name}"] = figures.auc(truth, logits[known])
         out[f"auc_{name}_95"] = figures.interval(figures.auc, truth, logits[known], groups=patients)
+    both = (truth, fp32[known], int8[known])
+    out["int8_minus_fp32_auc"] = out["auc_int8"] - out["auc_fp32"]
+    out["int8_minus_fp32_auc_95"] = figures.interval(lambda t, a, b: figures.auc(t, b) - figures.auc(t, a), *both, groups=patients)
     shares = np.bincount(figures.bands(served, chosen["clear_below"], chosen["significant_from"]), minlength=3)
     out["band_shares"] = dict(zip(("clear", "ambiguous", "significant"), (shares / len(known)).tolist(), strict=True))
     out["significant_by_tirads"] = {
