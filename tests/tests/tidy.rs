@@ -21,8 +21,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fovea-receive", &["fovea-core", "fovea-dimse"]),
     ("fovea-sync", &["fovea-core", "fovea-dimse"]),
     ("fovea-worker", &["fovea-core", "fovea-decode", "fovea-preprocess", "fovea-infer"]),
-    // The command line is a client: it speaks DIMSE, and it reads the forms that the daemon answers in.
-    ("foveactl", &["fovea-core", "fovea-dimse", "fovea-infer", "fovea-receive", "fovea-review", "fovea-worker"]),
+    // The command line is a client: it speaks DIMSE, and it reads the forms that the daemon answers in. It
+    // simulates with the functions of triage.
+    (
+        "foveactl",
+        &[
+            "fovea-core",
+            "fovea-dimse",
+            "fovea-infer",
+            "fovea-receive",
+            "fovea-review",
+            "fovea-triage",
+            "fovea-worker",
+        ],
+    ),
     (
         "fovead",
         &[

@@ -11,6 +11,7 @@ mod eval;
 mod models;
 mod send;
 mod table;
+mod triage;
 mod views;
 
 use clap::{Args, Parser, Subcommand};
@@ -27,6 +28,7 @@ use std::process::ExitCode;
     after_help = "Examples:
   foveactl status
   foveactl findings --follow
+  foveactl worklist
   foveactl show f-0123456789abcdef0123456789abcdef --json
   foveactl models check dr-screening/
   foveactl models eval dr-screening/ --labels labels.csv --images photos/ --html
@@ -55,12 +57,19 @@ enum Command {
         /// Finding id or SOP Instance UID.
         id: String,
     },
+    /// Open findings in the order of need: who is looked at first, and why.
+    Worklist(WorklistArgs),
     /// What leaves the box, and where each piece stands.
     Outbox,
     /// Model bundles.
     Models {
         #[command(subcommand)]
         command: ModelsCommand,
+    },
+    /// What sorting by need does to waiting.
+    Triage {
+        #[command(subcommand)]
+        command: TriageCommand,
     },
     /// Looks for what would keep the box from working; exit status 1 when something would.
     Doctor,
@@ -78,6 +87,39 @@ struct FindingsArgs {
     /// Starts after this place (the number in the first column).
     #[arg(long, default_value_t = 0, value_name = "PLACE")]
     after: u64,
+}
+
+#[derive(Args)]
+struct WorklistArgs {
+    /// Shows so many, the most urgent first.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+}
+
+#[derive(Subcommand)]
+enum TriageCommand {
+    /// Simulates a reading room: waits by need against first come, first served, as Markdown. Needs no daemon.
+    ///
+    /// The list is ordered, and readers are chosen, by the functions of the box. The same configuration and seed give the same table.
+    #[command(after_help = "Examples:
+  foveactl triage simulate
+  foveactl triage simulate --seed 7 --config room.toml --json
+
+room.toml, each key as in the defaults unless stated:
+  trained_readers = 2
+  loads = [0.7, 0.9]
+  triage.routine_wait_max_min = 480")]
+    Simulate(SimulateArgs),
+}
+
+#[derive(Args)]
+struct SimulateArgs {
+    /// Seed of the random numbers.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// What is simulated (TOML): readers, loads, the model's figures, and [triage] as in fovea.toml.
+    #[arg(long, value_name = "SIM.toml")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -167,8 +209,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => views::status(&client, cli.json).await?,
         Command::Findings(args) => views::findings(&client, args.after, args.follow, cli.json).await?,
         Command::Show { id } => views::show(&client, &id, cli.json).await?,
+        Command::Worklist(args) => views::worklist(&client, args.limit, cli.json).await?,
         Command::Outbox => views::outbox(&client, cli.json).await?,
         Command::Models { command } => return run_models(&client, command, cli.json).await,
+        Command::Triage { command: TriageCommand::Simulate(args) } => triage::simulate(&args, cli.json)?,
         Command::Doctor => return doctor::run(&client, &cli.state, cli.json).await,
         Command::Conformance => std::io::stdout().lock().write_all(conformance::statement().as_bytes())?,
         Command::Send(args) => return send::run(args, cli.json).await,

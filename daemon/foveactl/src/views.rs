@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::table::{Table, duration, json_line, size};
 use fovea_core::{Band, Finding, Outcome};
-use fovea_review::{FindingDetail, FindingPage, OutboxPage};
+use fovea_review::{FindingDetail, FindingPage, OutboxPage, Worklist};
 use serde_json::Value;
 use std::io::Write;
 
@@ -123,6 +123,33 @@ pub async fn show(client: &Client, id: &str, json: bool) -> anyhow::Result<()> {
         row(&format!("{:?}", held.what).to_lowercase(), format!("quarantined: {}", held.reason));
     }
     Ok(table.print()?)
+}
+
+pub async fn worklist(client: &Client, limit: u16, json: bool) -> anyhow::Result<()> {
+    let list: Worklist = client.get(&format!("/v1/worklist?limit={limit}")).await?;
+    if json {
+        return list.rows.iter().try_for_each(json_line);
+    }
+    let mut table = Table::new(&["", "finding", "priority", "reader", "why", "task", "what"]);
+    for (number, row) in (1..).zip(&list.rows) {
+        let number: u32 = number;
+        table.row(vec![
+            number.to_string(),
+            row.finding_id.to_string(),
+            format!("{:?}", row.priority).to_lowercase(),
+            format!("{:?}", row.reader_grade).to_lowercase(),
+            row.why.clone(),
+            row.task.clone(),
+            row.label.clone().unwrap_or_default(),
+        ]);
+    }
+    table.print()?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{} of {} open findings", list.rows.len(), list.open)?;
+    if list.left_out > 0 {
+        writeln!(out, "{} older ones are not in the list: see foveactl findings", list.left_out)?;
+    }
+    Ok(())
 }
 
 pub async fn outbox(client: &Client, json: bool) -> anyhow::Result<()> {

@@ -26,6 +26,8 @@ pub enum ConfigError {
     #[error(transparent)]
     Receive(#[from] fovea_receive::ConfigError),
     #[error(transparent)]
+    Triage(#[from] fovea_triage::ConfigError),
+    #[error(transparent)]
     Store(#[from] fovea_store::ConfigError),
     #[error(transparent)]
     Deid(#[from] fovea_deid::ConfigError),
@@ -97,6 +99,7 @@ pub struct Config {
     pub node: Node,
     pub receive: fovea_receive::Config,
     pub worker: WorkerConfig,
+    pub triage: fovea_triage::Config,
     pub store: fovea_store::Config,
     pub deid: fovea_deid::Config,
     pub destinations: Vec<fovea_sync::Destination>,
@@ -129,6 +132,7 @@ impl Config {
         Ok(Self {
             node: node(raw.node)?,
             worker: worker(raw.infer, &state)?,
+            triage: fovea_triage::Config::try_from(raw.triage)?,
             store: fovea_store::Config::new(raw.store, Some(&state))?,
             deid: deid(raw.deid)?,
             destinations: fovea_sync::Config::new(raw.sync, &calling_ae)?.destinations,
@@ -241,6 +245,12 @@ mod tests {
             ("[store]\nhigh_watermark_percent = 100", "store.high_watermark_percent"),
             ("[nodes]", "nodes"),
             ("[triage]\nurgent = 1", "urgent"),
+            ("[triage]\nurgent_wait_max_min = 0", "triage.urgent_wait_max_min"),
+            ("[triage]\nhigh_wait_max_min = 30", "triage.high_wait_max_min"),
+            (
+                "[[triage.readers]]\nname = 'a'\ngrade = 'senior'\nduty = ['mon-fri 08:00-17:00']",
+                "triage.readers[0].utc_offset",
+            ),
         ] {
             let error = parse(text).err().unwrap_or_else(|| panic!("{text:?} was taken"));
             assert!(error.contains(key), "{text:?} gave {error:?}");

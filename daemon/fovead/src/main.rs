@@ -15,6 +15,7 @@ mod pipeline;
 mod status;
 mod supervise;
 mod worker_thread;
+mod worklist;
 
 use clap::{Parser, Subcommand};
 use config::Config;

@@ -12,6 +12,7 @@ use crate::models::{Models, Shelf};
 use crate::pipeline::{Bells, Pipeline};
 use crate::status::StatusSource;
 use crate::worker_thread::WorkerThread;
+use crate::worklist::WorklistSource;
 use anyhow::Context;
 use fovea_core::{Inbox, Ledger, Outbox, chain};
 use fovea_review::Api;
@@ -20,7 +21,7 @@ use sd_notify::NotifyState;
 use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -140,7 +141,9 @@ async fn start(
 
     let status = StatusSource::new(config, store, worker, Arc::clone(&models), counters, sync);
     let status = Arc::new(move || status.object());
-    let api = Api { ledger, outbox, status, models, recorded: bells.published.subscribe() };
+    let open = WorklistSource::new(ledger.clone(), config.triage.clone());
+    let worklist = Arc::new(move |limit| open.at(limit, SystemTime::now().into()));
+    let api = Api { ledger, outbox, status, worklist, models, recorded: bells.published.subscribe() };
     let (socket, control_stop) = (config.store.state_dir.join("control.sock"), stop.clone());
     spawn(tasks, "control socket", async move { fovea_review::serve(&socket, api, control_stop).await });
     Ok(beats)

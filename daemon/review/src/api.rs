@@ -1,6 +1,7 @@
 //! Routes and answers. All port calls block on disk, so each runs on the blocking pool.
 
 use crate::models::{BUNDLE_BYTES_MAX, Changed, ModelList, ModelStore, ModelsError, ModelsErrorKind};
+use crate::worklist::{Worklist, WorklistOf};
 use axum::Json;
 use axum::Router;
 use axum::body::Body;
@@ -31,6 +32,8 @@ pub struct Api {
     pub outbox: Arc<dyn Outbox>,
     /// Makes the status object; may block on disk.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The open findings in the order of need.
+    pub worklist: WorklistOf,
     /// The set of models.
     pub models: Arc<dyn ModelStore>,
     /// Changes after each recorded finding.
@@ -156,6 +159,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/findings", get(findings))
         .route("/v1/findings/{id}", get(finding))
+        .route("/v1/worklist", get(worklist))
         .route("/v1/outbox", get(outbox))
         .route("/v1/models", get(models).post(install))
         .route("/v1/models/{id}/activate", post(activate))
@@ -191,6 +195,11 @@ async fn finding(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<
     let wanted = Wanted::parse(&id)?;
     let detail = blocking(move || detail(&api, &wanted)).await?;
     detail.map(Json).ok_or(ApiError::NotFound { what: id })
+}
+
+async fn worklist(State(api): State<Api>, Query(page): Query<Page>) -> Result<Json<Worklist>, ApiError> {
+    let limit = page.limit();
+    Ok(Json(blocking(move || (api.worklist)(limit)).await?))
 }
 
 async fn outbox(State(api): State<Api>, Query(page): Query<Page>) -> Result<Json<OutboxPage>, ApiError> {

@@ -9,6 +9,7 @@
 //! | `GET /v1/status` | one object: what is running and how it is |
 //! | `GET /v1/findings?after=N&limit=M&wait_ms=W` | findings recorded after place N, oldest first; waits up to W ms for the first |
 //! | `GET /v1/findings/{id}` | one finding by its id or by SOP Instance UID, with what was sent and held back for it |
+//! | `GET /v1/worklist?limit=M` | open findings in the order of need, each with the reason in words |
 //! | `GET /v1/outbox?after=N&limit=M` | parcels after place N, oldest first |
 //! | `GET /v1/models` | every bundle: built-in or installed, and what it does |
 //! | `POST /v1/models?activate=true` | installs the bundle in the body, a tar file, once it has proved itself |
@@ -20,9 +21,11 @@
 mod api;
 mod models;
 mod socket;
+mod worklist;
 
 pub use api::{Api, FindingDetail, FindingPage, OutboxPage, PAGE_LIMIT_MAX, PlacedFinding};
 pub use models::{
     BUNDLE_BYTES_MAX, Changed, Kept, ModelList, ModelRow, ModelStore, ModelsError, ModelsErrorKind, Origin, RowState,
 };
 pub use socket::{ServeError, serve};
+pub use worklist::{Worklist, WorklistOf, WorklistRow};
