@@ -21,8 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fovea-receive", &["fovea-core", "fovea-dimse"]),
     ("fovea-sync", &["fovea-core", "fovea-dimse"]),
     ("fovea-worker", &["fovea-core", "fovea-decode", "fovea-preprocess", "fovea-infer"]),
-    // The command line is a client: it speaks DIMSE, and it reads the forms that the daemon answers in. It
-    // simulates with the functions of triage.
+    // The command line is a client: it speaks DIMSE, and it reads the forms that the daemon answers in. It opens the store of a
+    // box that is stopped, to check and mend it, and simulates with the functions of triage.
     (
         "foveactl",
         &[
@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "fovea-infer",
             "fovea-receive",
             "fovea-review",
+            "fovea-store",
             "fovea-triage",
             "fovea-worker",
         ],

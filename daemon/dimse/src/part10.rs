@@ -23,6 +23,8 @@ pub struct Part10Head {
     pub sop_instance_uid: Uid,
     /// (0002,0010).
     pub transfer_syntax_uid: Uid,
+    /// (0002,0016), who sent it; none where it is not there or no AE title.
+    pub source_ae: Option<AeTitle>,
     /// Byte position of the data set.
     pub data_set_offset: u64,
 }
@@ -63,7 +65,7 @@ pub fn part10_head<R: Read + Seek>(file: &mut R) -> Result<Part10Head, Part10Err
         return Err(Part10Error::NotPart10);
     }
     let mut position = 132u64;
-    let (mut class, mut instance, mut syntax) = (None, None, None);
+    let (mut class, mut instance, mut syntax, mut source_ae) = (None, None, None, None);
     for _ in 0..ELEMENTS_MAX {
         let mut header = [0; 8];
         if read_up_to(file, &mut header).map_err(read)? < 8 || header[..2] != [2, 0] {
@@ -84,6 +86,7 @@ pub fn part10_head<R: Read + Seek>(file: &mut R) -> Result<Part10Head, Part10Err
             0x0002 => class = Some(uid(file, length)?),
             0x0003 => instance = Some(uid(file, length)?),
             0x0010 => syntax = Some(uid(file, length)?),
+            0x0016 => source_ae = ae_title(file, length)?,
             _ => {}
         }
         file.seek(SeekFrom::Start(position)).map_err(read)?;
@@ -94,6 +97,7 @@ pub fn part10_head<R: Read + Seek>(file: &mut R) -> Result<Part10Head, Part10Err
         sop_class_uid: class.ok_or(missing(0x0002))?,
         sop_instance_uid: instance.ok_or(missing(0x0003))?,
         transfer_syntax_uid: syntax.ok_or(missing(0x0010))?,
+        source_ae,
         data_set_offset: position,
     })
 }
@@ -104,6 +108,14 @@ fn uid<R: Read>(file: &mut R, length: u64) -> Result<Uid, Part10Error> {
     fill(file, value, Part10Error::Damaged)?;
     let text = std::str::from_utf8(value).map_err(|_| Part10Error::Damaged)?;
     Uid::new(text).map_err(|_| Part10Error::Damaged)
+}
+
+/// None for what is no AE title: files that others wrote are read all the same.
+fn ae_title<R: Read>(file: &mut R, length: u64) -> Result<Option<AeTitle>, Part10Error> {
+    let mut value = [0; 16];
+    let Some(value) = value.get_mut(..usize::try_from(length).unwrap_or(usize::MAX)) else { return Ok(None) };
+    fill(file, value, Part10Error::Damaged)?;
+    Ok(std::str::from_utf8(value).ok().and_then(|text| AeTitle::new(text).ok()))
 }
 
 fn read_up_to<R: Read>(file: &mut R, out: &mut [u8]) -> io::Result<usize> {
@@ -185,6 +197,7 @@ mod tests {
         let head = part10_head(&mut file).unwrap();
         assert_eq!(head.sop_instance_uid.as_str(), "1.2.3");
         assert_eq!(head.transfer_syntax_uid.as_str(), "1.2.840.10008.1.2.1");
+        assert_eq!(head.source_ae, AeTitle::new("SCOPE").ok());
         assert_eq!((head.data_set_offset, file.position()), (offset, offset));
     }
 

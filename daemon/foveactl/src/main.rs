@@ -1,7 +1,8 @@
 //! `foveactl`: the command line of one box.
 //!
 //! In: arguments, the daemon's control socket. Out: tables for people, or with `--json` one object a line with stable keys.
-//! Promise: it changes nothing on the box but, where asked to, the set of models; every error names the cure.
+//! Promise: it changes nothing on the box but, where asked to, the set of models, and with `store` what is damaged on a stopped one;
+//! every error names the cure.
 
 mod check;
 mod client;
@@ -10,6 +11,7 @@ mod doctor;
 mod eval;
 mod models;
 mod send;
+mod store;
 mod table;
 mod triage;
 mod views;
@@ -66,6 +68,11 @@ enum Command {
         #[command(subcommand)]
         command: ModelsCommand,
     },
+    /// What the box keeps: checks it, and mends what can be mended. Needs the daemon stopped.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// What sorting by need does to waiting.
     Triage {
         #[command(subcommand)]
@@ -94,6 +101,29 @@ struct WorklistArgs {
     /// Shows so many, the most urgent first.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
+}
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Reads every byte that is kept and says what is not as it was acknowledged; exit status 1 when something is not.
+    ///
+    /// The journal against its seals and checksums, each object against its SHA-256, each parcel against its length. A damaged
+    /// object is moved to quarantine/damaged with a note beside it; when its sender brings it again, that takes its place.
+    /// The daemon must be stopped, for the state folder has one owner; as root the work is done as the folder's own user.
+    #[command(after_help = "Examples:
+  systemctl stop fovead; foveactl store verify; systemctl start fovead
+  foveactl --state /srv/fovea store verify --json")]
+    Verify,
+    /// Mends what can be mended, then verifies; exit status 1 when something is still not as it was acknowledged.
+    ///
+    /// Writes again what the journal has lost and the index still knows, makes the index anew from the journal, makes records again from
+    /// objects that lost theirs, and gives files that came back into quarantine/damaged or quarantine/orphans their place, if they are
+    /// byte for byte what was acknowledged. Nothing that can still be read is removed.
+    /// The daemon must be stopped, for the state folder has one owner; as root the work is done as the folder's own user.
+    #[command(after_help = "Examples:
+  systemctl stop fovead; foveactl store rebuild; systemctl start fovead
+  foveactl --state /srv/fovea store rebuild --json")]
+    Rebuild,
 }
 
 #[derive(Subcommand)]
@@ -212,6 +242,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worklist(args) => views::worklist(&client, args.limit, cli.json).await?,
         Command::Outbox => views::outbox(&client, cli.json).await?,
         Command::Models { command } => return run_models(&client, command, cli.json).await,
+        Command::Store { command: StoreCommand::Verify } => return store::verify(&cli.state, cli.json),
+        Command::Store { command: StoreCommand::Rebuild } => return store::rebuild(&cli.state, cli.json),
         Command::Triage { command: TriageCommand::Simulate(args) } => triage::simulate(&args, cli.json)?,
         Command::Doctor => return doctor::run(&client, &cli.state, cli.json).await,
         Command::Conformance => std::io::stdout().lock().write_all(conformance::statement().as_bytes())?,

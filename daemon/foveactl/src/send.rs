@@ -350,6 +350,7 @@ mod tests {
                 sop_class_uid: Uid::new(&format!("1.2.{n}")).unwrap(),
                 sop_instance_uid: Uid::new(&format!("1.3.{n}")).unwrap(),
                 transfer_syntax_uid: Uid::new("1.2.840.10008.1.2.1").unwrap(),
+                source_ae: None,
                 data_set_offset: 0,
             },
         };

@@ -191,7 +191,7 @@ pub async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
 }
 
 /// Every leaf with its path, for instance `receive.objects_accepted`.
-fn flatten(path: &str, value: &Value, leaf: &mut impl FnMut(&str, String)) {
+pub fn flatten(path: &str, value: &Value, leaf: &mut impl FnMut(&str, String)) {
     let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| flatten(&below(key), value, leaf)),
