@@ -122,7 +122,7 @@ def content(results: dict, golden: dict, outputs_: list[dict], version: str) -> 
                     "roi": "retina_disc",
                 },
                 "quality": {
-                    "#": "Far past what clean photographs show: the gate decides the rest.",
+                    "#": "Past what any clean photograph shows: the gate decides the rest.",
                     **results["quality"]["limits"],
                 },
                 "golden": golden,
@@ -150,10 +150,22 @@ def card_text(results: dict) -> str:
         limits=limits,
         grade_rows=_confusion(results),
         subgroup_rows=_subgroups(results),
-        degraded_rows=_kinds(gate, spoilt=True),
-        foreign_rows=_kinds(gate, spoilt=False),
+        degraded_rows=_kinds(gate, True, results["quality"]["finder_or_limits_refuse"]),
+        foreign_rows=_kinds(gate, False, {}),
         map_by_grade=", ".join(f"{100 * v:.0f}" for v in results["lesions_int8"]["lit_by_grade"].values()),
+        production=_production(results["production"]),
         fold_aucs=", ".join(f"{auc:.3f}" for auc in referable["auc_by_fold"]),
+    )
+
+
+def _production(one: dict | None) -> str:
+    if one is None:
+        return "not run"
+    auc = f"AUC {one['auc']:.3f} ({one['auc_95'][0]:.3f} to {one['auc_95'][1]:.3f})"
+    return (
+        f"{auc}, kappa {one['kappa']:.3f} with the served thresholds, {one['ungradable']} of "
+        f"{one['answered'] + one['ungradable']} ungradable; probabilities differ from Python's by "
+        f"{one['delta_mean']:.3f} on average, {one['delta_max']:.3f} at most"
     )
 
 
@@ -179,13 +191,13 @@ def _subgroups(results: dict) -> str:
     return card.table(head, rows)
 
 
-def _kinds(gate: dict, spoilt: bool) -> str:
+def _kinds(gate: dict, spoilt: bool, limits: dict[str, float]) -> str:
     rows = []
     for kind, one in gate["fp32"]["kinds"].items():
         if (kind in KINDS) == spoilt:
             auc = "-" if one["auc"] is None else f"{one['auc']:.3f}"
             shares = [_percent(one["no_disc_found"]), _percent(one["refused"])]
-            row = [kind.replace("_", " "), one["pictures"], *shares, auc]
-            rows.append([*row, _percent(one["right_reason"])] if spoilt else row)
+            more = [_percent(one["right_reason"]), _percent(limits[kind])] if spoilt else []
+            rows.append([kind.replace("_", " "), one["pictures"], *shares, auc, *more])
     head = ["kind", "pictures", "no disc found", "refused", "AUC of the gate"]
-    return card.table([*head, "right reason"] if spoilt else head, rows)
+    return card.table([*head, "right reason", "refused without the gate"] if spoilt else head, rows)

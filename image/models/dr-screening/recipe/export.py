@@ -25,7 +25,7 @@ import evaluate
 import fundus
 import retina
 from common import backbone, export, figures, golden, manifest
-from degrade import REASONS, gaussian_blur, low_light
+from degrade import KINDS, REASONS, gaussian_blur, low_light
 from features import SEED, Store
 from network import SIDE_PX, Gate, Late, Served
 from train import folds
@@ -164,19 +164,44 @@ def validation_folders(options: argparse.Namespace, labels: fundus.Labels, resul
 
 
 def quality_limits(pictures: list[np.ndarray], other: np.ndarray, work: Path) -> dict[str, object]:
-    """Limits well past what clean photographs show: they catch what is beyond doubt, the gate decides the rest."""
+    """Plain limits beside the gate, past what any clean photograph shows, and what they alone refuse of spoilt ones.
+
+    Light is what the gate judges worst in kinds that it has not seen, and what a plain number judges well.
+    """
     path = work / "quality.json"
     if not path.exists():
-        path.write_text(json.dumps([retina.quality(picture) for picture in tqdm(pictures, desc="quality")]))
-    numbers = json.loads(path.read_text())
-    column = {name: np.array([n[name] for n in numbers]) for name in numbers[0]}
+        clean = [retina.quality(picture) for picture in tqdm(pictures, desc="quality")]
+        spoilt = {
+            kind: [retina.quality(spoil(p, np.random.default_rng([SEED, i]))) for i, p in enumerate(pictures[::14])]
+            for kind, (_, spoil) in tqdm(KINDS.items(), desc="quality, spoilt")
+        }
+        path.write_text(json.dumps({"clean": clean, "spoilt": spoilt}))
+    known = json.loads(path.read_text())
+    column = {name: np.array([n[name] for n in known["clean"]]) for name in known["clean"][0]}
     limits = {
-        "exposure_min": float(np.floor(column["exposure"].min() * 0.6 * 100) / 100),
-        "exposure_max": float(np.ceil(min(column["exposure"].max() * 1.35, 0.95) * 100) / 100),
+        "exposure_min": float(np.floor(column["exposure"].min() * 0.85 * 100) / 100),
+        "exposure_max": float(np.ceil(column["exposure"].max() * 1.15 * 100) / 100),
+        "clipped_max": float(np.ceil(column["clipped"].max() * 1.35 * 100) / 100),
         "field_min": 0.75,
     }
-    extremes = {name: [float(v.min()), float(np.median(v)), float(v.max())] for name, v in column.items()}
-    return {"limits": limits, "least_median_greatest": extremes, "other_camera": retina.quality(other)}
+
+    def refused(numbers: dict[str, float]) -> bool:
+        return not (
+            limits["exposure_min"] <= numbers["exposure"] <= limits["exposure_max"]
+            and numbers["clipped"] <= limits["clipped_max"]
+            and numbers["field"] >= limits["field_min"]
+        )
+
+    return {
+        "limits": limits,
+        "least_median_greatest": {n: np.quantile(v, (0, 0.5, 1)).tolist() for n, v in column.items()},
+        "clean_refused": float(np.mean([refused(n) for n in known["clean"]])),
+        "finder_or_limits_refuse": {
+            kind: float(np.mean([one is None or refused(one) for one in numbers]))
+            for kind, numbers in known["spoilt"].items()
+        },
+        "other_camera": retina.quality(other),
+    }
 
 
 def gate_results(work: Path, int8: dict) -> dict:
@@ -185,6 +210,30 @@ def gate_results(work: Path, int8: dict) -> dict:
     fit = figures.softmax(int8["gate"] / found["temperature"])[:, 0]
     served = {"clean_refused": float((fit < found["threshold"]).mean()), "clean_least_fit": float(fit.min())}
     return found | {"out_of_fold_int8": served}
+
+
+def production(work: Path, labels: fundus.Labels, probability: np.ndarray) -> dict | None:
+    """What `foveactl models eval` said of the folds (`WORK/validation/fold?/eval.json`), beside Python's answers."""
+    paths = sorted((work / "validation").glob("fold*/eval.json"))
+    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    cases = {line["file"]: line for line in lines if "file" in line}
+    rows = [(i, cases.get(Path(name).name)) for i, name in enumerate(labels.names)]
+    if any(case is None for _, case in rows):
+        return None
+    answered = [(i, case) for i, case in rows if case["outcome"] == "finding"]
+    index = np.array([i for i, _ in answered])
+    told = np.array([case["probability"] for _, case in answered])
+    level = np.array([case["level"] for _, case in answered])
+    delta = np.abs(told - probability[index])
+    return {
+        "answered": len(answered),
+        "ungradable": len(rows) - len(answered),
+        "auc": figures.auc(labels.referable[index], told),
+        "auc_95": figures.interval(figures.auc, labels.referable[index], told),
+        "kappa": figures.quadratic_kappa(labels.dr_grade[index], level, evaluate.GRADES),
+        "delta_mean": float(delta.mean()),
+        "delta_max": float(delta.max()),
+    }
 
 
 def build(options: argparse.Namespace) -> None:
@@ -219,6 +268,7 @@ def build(options: argparse.Namespace) -> None:
     }
     guess = evaluate.graded(small["grade"], labels, parts)
     results["subgroups"] = evaluate.subgroups(int8, guess, results["referable"], labels)
+    results["production"] = production(work, labels, figures.sigmoid(int8 / results["referable"]["temperature"]))
     net = served(work, "final", "gate-final")
     xml = quantised(work, net, squares, np.arange(len(squares)), "final")
     exact_runner = export.Runner(export.to_ir(net, SHAPE, list(Served.OUTPUTS)))

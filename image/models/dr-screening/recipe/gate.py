@@ -192,10 +192,13 @@ def evaluate(pool: Pool, labels: fundus.Labels, good: np.ndarray, spoilt: np.nda
 
 
 def threshold_of(scores: dict) -> float:
-    """Least share of "fit to answer" that passes: 0.5, or lower until at most CLEAN_REFUSED_MAX of clean ones fail."""
-    fit_share = np.sort(1 - scores["clean"].ravel())
-    allowed = float(fit_share[int(CLEAN_REFUSED_MAX * len(fit_share))])
-    return round(max(0.05, min(0.5, np.floor(allowed * 100) / 100)), 2)
+    """The greatest share of "fit to answer" that may be asked for with at most CLEAN_REFUSED_MAX of clean ones refused.
+
+    Not above 0.75: photographs of other cameras lie nearer the edge than these.
+    """
+    fit_share = 1 - scores["clean"]
+    asked = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75]
+    return max([t for t in asked if (fit_share < t).mean() <= CLEAN_REFUSED_MAX], default=asked[0])
 
 
 def summary(pool: Pool, scores: dict, threshold: float) -> dict[str, object]:
@@ -235,6 +238,7 @@ def summary(pool: Pool, scores: dict, threshold: float) -> dict[str, object]:
         "foreign_pictures": int(foreign.sum()),
         "foreign_answered": float((found & (bad < threshold))[foreign].mean()),
         "foreign_past_finder": int((foreign & found).sum()),
+        "foreign_past_finder_answered": float((bad < threshold)[foreign & found].mean()),
         "right_reason": float((scores["told"] == pool.answer)[spoilt & found].mean()),
         "kinds": kinds,
     }
