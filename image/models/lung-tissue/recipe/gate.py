@@ -42,7 +42,7 @@ away more green than red or blue, which the frozen part alone tells less well th
 
 NUMBERS = 3 * CHANNELS + 3 * len(TINTS)
 HIDDEN = 48
-STEPS, BATCH = 900, 128
+STEPS, BATCH = 500, 96
 BLOCK = 8
 
 

@@ -1,7 +1,7 @@
 """The class head: what kind of tissue, from the frozen numbers. Five folds by original, then one head on all tiles.
 
 In: `tissue-numbers.npy` of tissue.py. Out, in the work folder: `head-{fold0..4,final}.pt`, `tissue-oof.npz`
-(out-of-fold logits on clean and on perturbed tiles), `tissue.json` (how it was fitted).
+(out-of-fold logits on clean and on perturbed tiles), `tissue.json` (how it was trained).
 """
 
 from __future__ import annotations
@@ -12,47 +12,88 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 import tiles
 from shared import save
-from tissue import NUMBERS, PERTURBED, VIEWS, numbers_of_tiles
+from tissue import MILD_VIEWS, NUMBERS, PERTURBED, VIEWS, numbers_of_mild_views, numbers_of_tiles
 
-PENALTY = 3e-4
-"""Inverse strength of the penalty (scikit-learn's C); the numbers are many and alike, so it is strong."""
+MEMBERS = 2
+"""Heads that are trained apart and answer as one: their mean is steadier than each."""
 
-ROUNDS = 150
+HIDDEN = 96
+STEPS, BATCH, RATE, DECAY = 600, 96, 1.5e-3, 0.3
+SMOOTHING = 0.08
+FAR = 6.0
+"""Standard deviations at which a number is cut."""
 
 
 class Head(nn.Module):
-    """Numbers -> three logits."""
+    """Numbers -> three logits, through MEMBERS x HIDDEN units."""
 
-    def __init__(self) -> None:
+    def __init__(self, members: int = MEMBERS) -> None:
         """Untrained; `shift` and `scale` bring each number to mean 0 and spread 1."""
         super().__init__()
         self.register_buffer("shift", torch.zeros(NUMBERS))
         self.register_buffer("scale", torch.ones(NUMBERS))
-        self.linear = nn.Linear(NUMBERS, len(tiles.CLASSES))
+        self.before, self.between = nn.Dropout(0.5), nn.Dropout(0.5)
+        self.inner = nn.Linear(NUMBERS, members * HIDDEN)
+        self.outer = nn.Linear(members * HIDDEN, len(tiles.CLASSES))
+
+    def even(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Numbers of one size."""
+        return torch.clamp((numbers - self.shift) * self.scale, -FAR, FAR)
+
+    def from_even(self, x: torch.Tensor) -> torch.Tensor:
+        """Evened numbers -> logits."""
+        return self.outer(self.between(F.relu(self.inner(self.before(x)))))
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         """N x NUMBERS -> N x 3."""
-        return self.linear((numbers - self.shift) * self.scale)
+        return self.from_even(self.even(numbers))
 
 
-def fit(numbers: np.ndarray, classes: np.ndarray, rows: np.ndarray, penalty: float = PENALTY) -> Head:
-    """Fits on the tiles in `rows`, as they are and as every view."""
-    x = numbers[rows, : 1 + VIEWS].reshape(-1, NUMBERS).astype(np.float32)
-    y = np.repeat(classes[rows], 1 + VIEWS)
-    shift, scale = x.mean(axis=0), 1 / (x.std(axis=0) + 1e-3)
-    found = LogisticRegression(C=penalty, max_iter=ROUNDS).fit((x - shift) * scale, y)
-    head = Head()
+def fit(numbers: np.ndarray, mild: np.ndarray, classes: np.ndarray, rows: np.ndarray) -> Head:
+    """Trains on the tiles in `rows`, as they are and as every view."""
+    x = np.concatenate([numbers[rows, : 1 + VIEWS], mild[rows].astype(np.float32)], axis=1)
+    y = torch.from_numpy(np.repeat(classes[rows], x.shape[1]))
+    x = x.reshape(-1, NUMBERS)
+    shift, scale = torch.from_numpy(x.mean(axis=0)), torch.from_numpy(1 / (x.std(axis=0) + 1e-3))
+    members = [_member(x, y, shift, scale, seed) for seed in range(MEMBERS)]
+    whole = Head()
     with torch.no_grad():
-        head.shift.copy_(torch.from_numpy(shift))
-        head.scale.copy_(torch.from_numpy(scale))
-        head.linear.weight.copy_(torch.from_numpy(found.coef_))
-        head.linear.bias.copy_(torch.from_numpy(found.intercept_))
+        whole.shift.copy_(shift)
+        whole.scale.copy_(scale)
+        whole.inner.weight.copy_(torch.cat([m.inner.weight for m in members]))
+        whole.inner.bias.copy_(torch.cat([m.inner.bias for m in members]))
+        whole.outer.weight.copy_(torch.cat([m.outer.weight for m in members], dim=1) / MEMBERS)
+        whole.outer.bias.copy_(torch.stack([m.outer.bias for m in members]).mean(dim=0))
+    return whole.eval()
+
+
+def _member(x: np.ndarray, y: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, seed: int) -> Head:
+    """One head, on mixed-up pairs of tiles."""
+    torch.manual_seed(tiles.SEED + seed)
+    rng, head = np.random.default_rng([tiles.SEED, seed]), Head(1)
+    head.shift.copy_(shift)
+    head.scale.copy_(scale)
+    with torch.no_grad():
+        even = head.even(torch.from_numpy(x))
+    wanted = F.one_hot(y, len(tiles.CLASSES)).float() * (1 - SMOOTHING) + SMOOTHING / len(tiles.CLASSES)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, STEPS)
+    head.train()
+    for _ in range(STEPS):
+        one, other = rng.integers(0, len(even), (2, BATCH))
+        share = torch.from_numpy(rng.beta(0.4, 0.4, (BATCH, 1)).astype(np.float32))
+        mixed = share * even[one] + (1 - share) * even[other]
+        loss = F.cross_entropy(head.from_even(mixed), share * wanted[one] + (1 - share) * wanted[other])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
     return head.eval()
 
 
@@ -62,8 +103,30 @@ def logits(head: Head, numbers: np.ndarray) -> np.ndarray:
         return head(torch.from_numpy(np.ascontiguousarray(numbers, np.float32))).numpy()
 
 
+def logits_int8(head: Head, numbers: np.ndarray) -> np.ndarray:
+    """The same with weights and inputs of both products in eight bits, as the served head has them."""
+
+    def weights(layer: nn.Linear) -> torch.Tensor:
+        step = layer.weight.abs().amax(dim=1, keepdim=True) / 127
+        return torch.round(layer.weight / step) * step
+
+    with torch.no_grad():
+        x = head.even(torch.from_numpy(np.ascontiguousarray(numbers, np.float32)))
+        x = torch.round(x * 127 / FAR) * FAR / 127
+        x = F.relu(F.linear(x, weights(head.inner), head.inner.bias))
+        step = x.amax() / 255
+        return F.linear(torch.round(x / step) * step, weights(head.outer), head.outer.bias).numpy()
+
+
+def load_head(work: Path, name: str) -> Head:
+    """A trained head."""
+    head = Head()
+    head.load_state_dict(torch.load(work / f"head-{name}.pt", weights_only=True))
+    return head.eval()
+
+
 def main() -> None:
-    """Folds, then the final head."""
+    """Folds, then the final head; what is already there is not trained again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lung", type=Path, required=True, help="LC25000 folder")
     parser.add_argument("--work", type=Path, required=True)
@@ -71,15 +134,18 @@ def main() -> None:
     torch.set_num_threads(1)
     known = tiles.load(options.lung)
     numbers = np.array(numbers_of_tiles(known, options.work))
+    mild = np.array(numbers_of_mild_views(known, options.work))
+    everything = np.arange(len(known.names))
+    plan = [("final", everything, everything[:0])] + [(f"fold{n}", *fold) for n, fold in enumerate(known.folds())]
     clean, perturbed = (np.zeros((len(known.names), len(tiles.CLASSES)), np.float32) for _ in range(2))
-    for number, (train, held_out) in enumerate(tqdm(known.folds(), desc="class head")):
-        head = fit(numbers, known.classes, train)
-        save(head.state_dict(), options.work / f"head-fold{number}.pt")
+    for name, train, held_out in tqdm(plan, desc="class head"):
+        if not (options.work / f"head-{name}.pt").exists():
+            save(fit(numbers, mild, known.classes, train).state_dict(), options.work / f"head-{name}.pt")
+        head = load_head(options.work, name)
         clean[held_out] = logits(head, numbers[held_out, 0])
         perturbed[held_out] = logits(head, numbers[held_out, PERTURBED])
     np.savez(options.work / "tissue-oof.npz", clean=clean, perturbed=perturbed)
-    save(fit(numbers, known.classes, np.arange(len(known.names))).state_dict(), options.work / "head-final.pt")
-    schedule = {"penalty": PENALTY, "rounds": ROUNDS, "views": VIEWS, "numbers": NUMBERS}
+    schedule = {"members": MEMBERS, "hidden": HIDDEN, "steps": STEPS, "batch": BATCH, "views": VIEWS, "mild_views": MILD_VIEWS, "numbers": NUMBERS}
     (options.work / "tissue.json").write_text(json.dumps(schedule, indent=1) + "\n")
     right = (clean.argmax(axis=1) == known.classes).mean(), (perturbed.argmax(axis=1) == known.classes).mean()
     print(f"accuracy by original: clean {right[0]:.4f}, perturbed {right[1]:.4f}")

@@ -91,19 +91,45 @@ def loss_of(logits: torch.Tensor, interior: torch.Tensor, border: torch.Tensor, 
     return total
 
 
-def fit(name: str, known: fields.Fields, train: np.ndarray, options: argparse.Namespace, colours: float = 1.0) -> NucleiNet:
-    """Trains one network on `train`."""
-    done, checkpoint = options.work / f"nuclei-{name}.pt", options.work / f"nuclei-{name}.part"
-    net, mean = _new(), _new()
+def fit(name: str, known: fields.Fields, train: np.ndarray, options: argparse.Namespace) -> NucleiNet:
+    """Trains one network on `train`: rims first, then cores (fields.targets), each with a schedule of its own."""
+    done = options.work / f"nuclei-{name}.pt"
+    if not done.exists():
+        rims = _stage(f"{name} rims", known, train, _new(), options.epochs, options.rate, False, options)
+        with torch.no_grad():  # cores ask for a wider border: it starts less sure
+            rims.head.weight[1] *= 0.5
+            rims.head.bias[1] = -1.0
+        epochs = options.core_epochs if name != "final" else options.core_epochs * 5 // 6
+        cores = _stage(f"{name} cores", known, train, rims, epochs, options.rate * 2 / 3, True, options)
+        save(cores.state_dict(), done)
+    net = _new()
+    net.load_state_dict(torch.load(done, weights_only=True))
+    return net.eval()
+
+
+def _stage(
+    name: str,
+    known: fields.Fields,
+    train: np.ndarray,
+    net: NucleiNet,
+    epochs: int,
+    rate: float,
+    cores: bool,
+    options: argparse.Namespace,
+) -> NucleiNet:
+    """One stage of training from the weights in `net`; the running mean of the weights."""
+    stem = "nuclei-" + name.replace(" ", "-")
+    done, checkpoint = options.work / f"{stem}.stage", options.work / f"{stem}.part"
+    mean = _new()
     if done.exists():
         mean.load_state_dict(torch.load(done, weights_only=True))
-        return mean.eval()
+        return mean
     mean.load_state_dict(net.state_dict())
     old = [p for p in net.encoder.parameters() if p.requires_grad]
     new = [*net.bottom.parameters(), *net.up.parameters(), *net.head.parameters()]
-    optimiser = torch.optim.AdamW([{"params": old, "lr": options.rate / 3}, {"params": new, "lr": options.rate}], weight_decay=0.02)
+    optimiser = torch.optim.AdamW([{"params": old, "lr": rate / 3}, {"params": new, "lr": rate}], weight_decay=0.02)
     steps = -(-len(train) // BATCH)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_share(step, steps * options.epochs))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_share(step, steps * epochs))
     state = {"net": net, "mean": mean, "optimiser": optimiser, "schedule": schedule}
     first = 0
     if checkpoint.exists():
@@ -111,12 +137,12 @@ def fit(name: str, known: fields.Fields, train: np.ndarray, options: argparse.Na
         for key, part in state.items():
             part.load_state_dict(saved[key])
         first = int(saved["epoch"])
-    for epoch in tqdm(range(first, options.epochs), desc=f"nuclei {name}", unit="epoch", initial=first, total=options.epochs):
-        rng = np.random.default_rng([fields.SEED, *name.encode(), epoch])
+    for epoch in tqdm(range(first, epochs), desc=f"nuclei {name}", unit="epoch", initial=first, total=epochs):
+        rng = np.random.default_rng([fields.SEED, *name.split()[0].encode(), epoch])
         order = rng.permutation(np.resize(rng.permutation(train), steps * BATCH)).reshape(-1, BATCH)
         losses = []
         for rows in order:
-            losses.append(_step(net, optimiser, known, rows, rng, colours, options.half))
+            losses.append(_step(net, optimiser, known, rows, rng, cores))
             schedule.step()
             follow(mean, net, EMA_DECAY)
         tqdm.write(f"nuclei {name} epoch {epoch + 1}: loss {np.mean(losses):.4f}")
@@ -124,7 +150,7 @@ def fit(name: str, known: fields.Fields, train: np.ndarray, options: argparse.Na
             save({key: part.state_dict() for key, part in state.items()} | {"epoch": epoch + 1}, checkpoint)
     save(mean.state_dict(), done)
     checkpoint.unlink(missing_ok=True)
-    return mean.eval()
+    return mean
 
 
 def _new() -> NucleiNet:
@@ -132,27 +158,18 @@ def _new() -> NucleiNet:
     return NucleiNet().to(memory_format=torch.channels_last)
 
 
-def _step(net, optimiser, known, rows, rng, colours, half) -> float:
+def _step(net, optimiser, known, rows, rng, cores) -> float:
     """One step on one crop of each of these fields."""
     net.train()
-    crops = [fields.crop(known.pictures[row], known.labels[row], CROP_PX, rng, colours) for row in rows]
+    crops = [fields.crop(known.pictures[row], known.labels[row], CROP_PX, rng) for row in rows]
     images = torch.from_numpy(np.stack([tiles.tensor(picture) for picture, _ in crops]))
-    wanted = [torch.from_numpy(np.stack(maps)) for maps in zip(*(fields.targets(s) for _, s in crops), strict=True)]
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        logits = net(images.contiguous(memory_format=torch.channels_last))
-    loss = loss_of(logits.float(), *wanted)
+    wanted = [torch.from_numpy(np.stack(maps)) for maps in zip(*(fields.targets(s, cores) for _, s in crops), strict=True)]
+    loss = loss_of(net(images.contiguous(memory_format=torch.channels_last)), *wanted)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
     optimiser.step()
     return float(loss.detach())
-
-
-def probabilities(net: NucleiNet, window: np.ndarray) -> np.ndarray:
-    """256 x 256 x 3, u8 -> 2 x 256 x 256."""
-    with torch.no_grad():
-        x = torch.from_numpy(tiles.tensor(window))[None].contiguous(memory_format=torch.channels_last)
-        return torch.sigmoid(net(x))[0].numpy()
 
 
 def main() -> None:
@@ -162,7 +179,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--half", action="store_true", help="compute in bfloat16 where that is faster")
+    parser.add_argument("--core-epochs", type=int, default=36, help="of the folds; the final network takes five sixths")
     parser.add_argument("--only", nargs="*", help="names of networks to train: fold0 ... final")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -176,7 +193,7 @@ def main() -> None:
         if not options.only or name in options.only:
             fit(name, known, train, options)
     schedule = {
-        "epochs": options.epochs, "peak_rate": options.rate, "batch": BATCH, "crop_px": CROP_PX, "half": options.half,
+        "epochs": options.epochs, "core_epochs": options.core_epochs, "peak_rate": options.rate, "batch": BATCH, "crop_px": CROP_PX,
         "frozen_blocks": FROZEN_BLOCKS, "last_run_cpu_minutes": (time.process_time() - start) / 60,
     }  # fmt: skip
     (options.work / "nuclei.json").write_text(json.dumps(schedule, indent=1) + "\n")

@@ -15,14 +15,14 @@ from torch import nn
 import fields
 import tiles
 from gate import READ_BLOCK, Gate
-from heads import Head
+from heads import Head, load_head
 from nuclei import SIDE_PX, NucleiNet
 from shared import save as save  # noqa: PLC0414  (keeps the import that sets the path first)
-from tissue import TissueNet, columns
+from tissue import NUMBERS, TissueNet, columns
 from common.export import to_int8, to_ir
 
-CALIBRATION = 240
-"""Pictures that quantisation sees."""
+CALIBRATION = 160
+"""Tiles that quantisation sees; of windows a third as many, which are larger and answer with maps."""
 
 
 class TissueServed(nn.Module):
@@ -43,10 +43,9 @@ class TissueServed(nn.Module):
 
 def load_tissue(work: Path, name: str) -> TissueServed:
     """The tile network with the class head of a fold (or `final`) and the gate."""
-    head, gate = Head(), Gate()
-    head.load_state_dict(torch.load(work / f"head-{name}.pt", weights_only=True))
+    gate = Gate()
     gate.load_state_dict(torch.load(work / "gate.pt", weights_only=True))
-    return TissueServed(head.eval(), gate.eval()).eval()
+    return TissueServed(load_head(work, name), gate.eval()).eval()
 
 
 def load_nuclei(work: Path, name: str) -> NucleiNet:
@@ -71,14 +70,23 @@ def tissue_int8(model: ov.Model, lung: list[np.ndarray], others: list[np.ndarray
     rng = np.random.default_rng(seed)
     picked = [lung[i] for i in rng.choice(len(lung), CALIBRATION * 3 // 4, replace=False)]
     picked += [others[i] for i in rng.choice(len(others), CALIBRATION // 4, replace=False)]
-    # The heads are small products of pooled numbers: eight bits there cost answers and save nothing.
-    return to_int8(model, [tiles.tensor(p) for p in picked], fast=True, keep=[".*gate.*", ".*class_head.*"])
+    # The gate is two small products on pooled numbers: eight bits there cost answers and save nothing.
+    return to_int8(model, [tiles.tensor(p) for p in picked], fast=True, keep=[".*gate.*"])
+
+
+def numbers_of(model: ov.Model) -> ov.Model:
+    """The same graph, answering with the backbone's numbers alone: every fold's head can be put on them."""
+    own = model.clone()
+    found = [op for op in own.get_ops() if op.get_type_name() == "Concat" and list(op.output(0).shape) == [1, NUMBERS]]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} operations answer with {NUMBERS} numbers")
+    return ov.Model([found[0].output(0)], own.get_parameters(), "numbers")
 
 
 def nuclei_int8(model: ov.Model, known: fields.Fields, rows: np.ndarray, seed: list[int]) -> ov.Model:
     """INT8 of the nuclei network: calibrated on windows of these fields."""
     rng, windows = np.random.default_rng(seed), []
-    for index in np.resize(rng.permutation(rows), CALIBRATION // 2):
+    for index in np.resize(rng.permutation(rows), CALIBRATION // 4):
         picture = known.pictures[index]
         left = int(rng.integers(picture.shape[1] - SIDE_PX + 1))
         windows.append(np.rot90(picture[:SIDE_PX, left : left + SIDE_PX], rng.integers(4)))

@@ -1,7 +1,8 @@
 """The tile network: EfficientNet-Lite0 as ImageNet left it, numbers of every depth, and small heads that are trained.
 
 In: the LC25000 folder. Out, in the work folder: `tissue-numbers.npy`, what the backbone says of each tile and of its
-views (tiles x (1 + VIEWS + 1) x NUMBERS, f32; the last is a perturbed copy, scored and never trained on).
+views (tiles x (1 + VIEWS + 1) x NUMBERS; the last is a perturbed copy, scored and never trained on), and
+`tissue-mild.npy`, the same of MILD_VIEWS more views whose colours are shaken half as much.
 Promise: seeded; a second start goes on where the first stopped.
 
 Why frozen: an original of this data set is shown many times, and there are few; networks that were trained further
@@ -28,7 +29,9 @@ LEVELS = {2: 24, 4: 40, 7: 80, 10: 112, 14: 192, 15: 320}
 
 TOP = 1280
 NUMBERS = 3 * sum(LEVELS.values()) + 2 * TOP
-VIEWS = 2
+VIEWS, MILD_VIEWS = 2, 6
+"""Random views with the full shake of colours, and with half of it."""
+
 PERTURBED = 1 + VIEWS
 
 
@@ -77,16 +80,30 @@ def views_of(known: tiles.Tiles, index: int) -> list[np.ndarray]:
     return [picture, *(tiles.view(picture, rng) for _ in range(VIEWS)), stain.perturb(picture, rng)]
 
 
+def mild_views_of(known: tiles.Tiles, index: int) -> list[np.ndarray]:
+    """More views, shaken half as much."""
+    rng = np.random.default_rng([tiles.SEED, 7, index])
+    return [tiles.view(known.pictures[index], rng, 0.5) for _ in range(MILD_VIEWS)]
+
+
 def numbers_of_tiles(known: tiles.Tiles, work: Path) -> np.ndarray:
-    """Numbers of every view of every tile, kept on disk."""
-    path, marker = work / "tissue-numbers.npy", work / "tissue-numbers.done"
+    """Numbers of each tile, its views and its perturbed copy, kept on disk."""
+    return _kept(known, work / "tissue-numbers.npy", views_of, 2 + VIEWS, np.float32)
+
+
+def numbers_of_mild_views(known: tiles.Tiles, work: Path) -> np.ndarray:
+    """Numbers of the mild views, kept on disk."""
+    return _kept(known, work / "tissue-mild.npy", mild_views_of, MILD_VIEWS, np.float16)
+
+
+def _kept(known: tiles.Tiles, path: Path, views, seen: int, kind: type) -> np.ndarray:
+    marker = path.with_suffix(".done")
     finished = int(marker.read_text()) if marker.exists() else 0
-    seen = 2 + VIEWS
-    cache = np.lib.format.open_memmap(path, "r+" if finished else "w+", np.float32, (len(known.names), seen, NUMBERS))
+    cache = np.lib.format.open_memmap(path, "r+" if finished else "w+", kind, (len(known.names), seen, NUMBERS))
     if finished < len(known.names):
         model = compiled(TissueNet(), [seen, 3, tiles.SIDE_PX, tiles.SIDE_PX])
-    for index in tqdm(range(finished, len(known.names)), desc="numbers of tiles", unit="tile"):
-        cache[index] = model([np.stack([tiles.tensor(v) for v in views_of(known, index)])])[0]
+    for index in tqdm(range(finished, len(known.names)), desc=path.stem, unit="tile"):
+        cache[index] = model([np.stack([tiles.tensor(v) for v in views(known, index)])])[0]
         if index % 20 == 19 or index + 1 == len(known.names):
             cache.flush()
             marker.write_text(str(index + 1))
@@ -101,7 +118,9 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    numbers_of_tiles(tiles.load(options.lung), options.work)
+    known = tiles.load(options.lung)
+    numbers_of_tiles(known, options.work)
+    numbers_of_mild_views(known, options.work)
 
 
 if __name__ == "__main__":
