@@ -2,7 +2,7 @@
 //!
 //! In: jobs over a bounded channel. Out: one answer for each job.
 //! Promise: an answer always comes; while no worker can be started it is none, and the object waits. A new set of models is brought up
-//! beside the old one and takes its place between two objects. A model that is refused gives way to the version before it, loudly.
+//! on a thread of its own while the old one goes on answering; between two objects the old thread hands its queue over and ends. A model that is refused gives way to the version before it, loudly.
 
 use crate::models::{ActiveError, Choice, Fallen, Ranks};
 use fovea_core::{Analysis, ObjectHeader, Reason, Verdict, chain};
@@ -18,9 +18,19 @@ const JOBS_MAX: usize = 2;
 const START_PAUSE: Duration = Duration::from_secs(10);
 
 enum Job {
-    Analyse { object: File, header: Box<ObjectHeader>, reply: oneshot::Sender<Option<Analysis>> },
-    Picture { file: File, reply: oneshot::Sender<Result<Picture, WorkerError>> },
-    Adopt { choice: Choice, id: String, commit: Commit, reply: oneshot::Sender<Result<(), AdoptError>> },
+    Analyse {
+        object: File,
+        header: Box<ObjectHeader>,
+        reply: oneshot::Sender<Option<Analysis>>,
+    },
+    Picture {
+        file: File,
+        reply: oneshot::Sender<Result<Picture, WorkerError>>,
+    },
+    /// Hand the queue over: the successor is up.
+    Yield {
+        to: oneshot::Sender<mpsc::Receiver<Job>>,
+    },
 }
 
 /// Writes down which models serve; called when they are up and before they do.
@@ -35,6 +45,8 @@ pub enum AdoptError {
     Worker(#[from] WorkerError),
     #[error("it cannot be written down")]
     Commit(#[source] ActiveError),
+    #[error("no thread can be started for it")]
+    Thread(#[source] std::io::Error),
     #[error("the daemon is stopping")]
     Stopping,
 }
@@ -64,6 +76,7 @@ pub enum PictureError {
 /// A handle to the thread. Dropping all handles ends it, and the worker process with it.
 #[derive(Clone)]
 pub struct WorkerThread {
+    config: Arc<WorkerConfig>,
     jobs: mpsc::Sender<Job>,
     snapshot: Arc<Mutex<Snapshot>>,
     control: Arc<Mutex<Option<Control>>>,
@@ -77,20 +90,10 @@ impl WorkerThread {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let (ready, started) = std::sync::mpsc::channel();
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
-        let shared = Arc::clone(&snapshot);
         let control = Arc::new(Mutex::new(None));
-        let in_hand = Arc::clone(&control);
-        std::thread::Builder::new().name("worker-client".into()).spawn(move || {
-            let mut owner = Owner {
-                config,
-                choice,
-                ranks: Ranks::new(),
-                fallen: Vec::new(),
-                worker: None,
-                failed_at: None,
-                shared,
-                in_hand,
-            };
+        let config = Arc::new(config);
+        let mut owner = Owner::new(Arc::clone(&config), choice, Arc::clone(&snapshot), Arc::clone(&control));
+        spawn(move || {
             owner.ensure_started();
             // The starter may have given up: then nobody waits.
             let _nobody_waits = ready.send(());
@@ -98,7 +101,7 @@ impl WorkerThread {
         })?;
         // An error means that the thread is gone: the first job will tell.
         let _first_job_tells = started.recv();
-        Ok(Self { jobs, snapshot, control })
+        Ok(Self { config, jobs, snapshot, control })
     }
 
     /// One answer for one object; none while no worker can be started. Takes at most the worker's deadlines.
@@ -117,14 +120,26 @@ impl WorkerThread {
     }
 
     /// Lets `choice` serve from the next object on, once the first choice for `id` is admitted and `commit` has written it down.
-    /// Blocks; call it off the async workers.
+    /// What serves now goes on answering until then. Blocks; call it off the async workers, and once at a time.
     ///
     /// # Errors
-    /// [`AdoptError`]; then what served goes on serving.
+    /// [`AdoptError`]; then what served goes on serving. After [`AdoptError::Stopping`] the new set may serve at the next start.
     pub fn adopt(&self, choice: Choice, id: &str, commit: Commit) -> Result<(), AdoptError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Adopt { choice, id: id.to_owned(), commit, reply };
-        self.jobs.blocking_send(job).map_err(|_| AdoptError::Stopping)?;
+        let (snapshot, control) = (Arc::clone(&self.snapshot), Arc::clone(&self.control));
+        let mut successor = Owner::new(Arc::clone(&self.config), choice, snapshot, control);
+        // Weak: a successor that is coming up does not keep a stopping daemon's queue open.
+        let (jobs, id) = (self.jobs.downgrade(), id.to_owned());
+        let thread = spawn(move || {
+            let queue = successor.succeed(&jobs, &id, commit);
+            let (answer, queue) = queue.map_or_else(|error| (Err(error), None), |queue| (Ok(()), Some(queue)));
+            // Who asked may have gone away: it is done or not done all the same.
+            let _done_all_the_same = reply.send(answer);
+            if let Some(queue) = queue {
+                successor.run(queue);
+            }
+        });
+        thread.map_err(AdoptError::Thread)?;
         answer.blocking_recv().map_err(|_| AdoptError::Stopping)?
     }
 
@@ -147,14 +162,20 @@ impl WorkerThread {
     }
 }
 
+/// A worker process is tied to the thread that started it, so each set of models has a thread of its own.
+fn spawn(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name("worker-client".into()).spawn(run).map(drop)
+}
+
 /// The thread's own state: no other code touches it.
 struct Owner {
-    config: WorkerConfig,
+    config: Arc<WorkerConfig>,
     choice: Choice,
     /// How far each model has fallen since it was chosen.
     ranks: Ranks,
     fallen: Vec<Fallen>,
     worker: Option<Worker>,
+    /// When no worker came up, at a start or with the version before.
     failed_at: Option<Instant>,
     shared: Arc<Mutex<Snapshot>>,
     /// Of the worker that serves, for other threads.
@@ -162,13 +183,28 @@ struct Owner {
 }
 
 impl Owner {
+    fn new(
+        config: Arc<WorkerConfig>,
+        choice: Choice,
+        shared: Arc<Mutex<Snapshot>>,
+        in_hand: Arc<Mutex<Option<Control>>>,
+    ) -> Self {
+        let (ranks, fallen) = (Ranks::new(), Vec::new());
+        Self { config, choice, ranks, fallen, worker: None, failed_at: None, shared, in_hand }
+    }
+
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(job) = queue.blocking_recv() {
-            // An adoption brings its own worker up.
-            if !matches!(job, Job::Adopt { .. }) {
+            // A successor has its own worker.
+            if !matches!(job, Job::Yield { .. }) {
                 self.ensure_started();
             }
             match job {
+                Job::Yield { to } => match to.send(queue) {
+                    // The worker process ends with this thread.
+                    Ok(()) => return,
+                    Err(kept) => queue = kept,
+                },
                 Job::Analyse { object, header, reply } => {
                     let analysis = self.worker.as_mut().map(|worker| worker.analyse(&object, &header));
                     // The worker could not be brought up again: that says nothing about the object.
@@ -182,36 +218,40 @@ impl Owner {
                         let _stays_in_folder = reply.send(worker.picture_rgb8(&file));
                     }
                 }
-                Job::Adopt { choice, id, commit, reply } => {
-                    let adopted = self.adopt(choice, &id, commit);
-                    self.publish();
-                    // Who asked may have gone away: it is done or not done all the same.
-                    let _done_all_the_same = reply.send(adopted);
-                }
             }
             self.mend();
             self.publish();
         }
     }
 
-    /// Brings the new set up beside the old one, writes it down, and only then lets it take the place.
-    fn adopt(&mut self, choice: Choice, id: &str, commit: Commit) -> Result<(), AdoptError> {
-        let up = bring_up(&self.config, &choice, Ranks::new())?;
+    /// Brings this set up while another one serves, writes it down, and only then takes the other one's queue.
+    fn succeed(
+        &mut self,
+        jobs: &mpsc::WeakSender<Job>,
+        id: &str,
+        commit: Commit,
+    ) -> Result<mpsc::Receiver<Job>, AdoptError> {
+        let up = bring_up(&self.config, &self.choice, Ranks::new())?;
         if let Some(fallen) = up.fallen.iter().find(|fallen| fallen.id == id) {
             return Err(AdoptError::Refused(fallen.reason.clone()));
         }
-        if let Some(reason) = choice.refused_whole(&up.ranks, id, up.worker.models()) {
+        if let Some(reason) = self.choice.refused_whole(&up.ranks, id, up.worker.models()) {
             return Err(AdoptError::Refused(reason));
         }
+        let jobs = jobs.upgrade().ok_or(AdoptError::Stopping)?;
         commit().map_err(AdoptError::Commit)?;
-        self.choice = choice;
+        let (to, handed_over) = oneshot::channel();
+        jobs.blocking_send(Job::Yield { to }).map_err(|_| AdoptError::Stopping)?;
+        drop(jobs);
+        let queue = handed_over.blocking_recv().map_err(|_| AdoptError::Stopping)?;
         self.take(up);
-        Ok(())
+        self.publish();
+        Ok(queue)
     }
 
     /// A model that was put aside, or whose files were found damaged when the process had to be replaced, gives way as at a start.
     fn mend(&mut self) {
-        let Some(worker) = &self.worker else { return };
+        let Some(worker) = self.worker.as_ref().filter(|_| !self.is_pausing()) else { return };
         let mut ranks = self.ranks.clone();
         let fallen = self.choice.fall(&mut ranks, worker.models());
         if fallen.is_empty() {
@@ -224,7 +264,10 @@ impl Owner {
                 up.fallen.splice(0..0, std::mem::take(&mut self.fallen));
                 self.take(up);
             }
-            Err(error) => log::error!("no worker comes up with the version before: {}", chain(&error)),
+            Err(error) => {
+                log::error!("no worker comes up with the version before: {}", chain(&error));
+                self.failed_at = Some(Instant::now());
+            }
         }
     }
 
@@ -236,9 +279,12 @@ impl Owner {
         self.failed_at = None;
     }
 
+    fn is_pausing(&self) -> bool {
+        self.failed_at.is_some_and(|at| at.elapsed() < START_PAUSE)
+    }
+
     fn ensure_started(&mut self) {
-        let pausing = self.failed_at.is_some_and(|at| at.elapsed() < START_PAUSE);
-        if self.worker.is_some() || pausing {
+        if self.worker.is_some() || self.is_pausing() {
             return;
         }
         match bring_up(&self.config, &self.choice, Ranks::new()) {

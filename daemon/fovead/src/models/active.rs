@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 
 const FILE_NAME: &str = "active.json";
 const TEMP_NAME: &str = ".active.json.new";
+/// What a damaged file is called from then on, with a number from 1.
+const DAMAGED_PREFIX: &str = "active.json.damaged-";
+/// Most damaged files that are kept.
+const DAMAGED_MAX: u32 = 1000;
 const SCHEMA: u32 = 1;
 /// Longest file that is read.
 const BYTES_MAX: u64 = 1 << 20;
@@ -21,6 +25,8 @@ const BYTES_MAX: u64 = 1 << 20;
 pub enum ActiveError {
     #[error("read {path}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("rename the damaged {path}")]
+    SetAside { path: PathBuf, source: io::Error },
     #[error("write {path}")]
     Write { path: PathBuf, source: io::Error },
     #[error("{path} is damaged: {problem}")]
@@ -78,6 +84,32 @@ impl Active {
             Some(_) => Err(damaged("a name in it is none of a bundle".to_owned())),
             None => Ok(Self { models: written.models }),
         }
+    }
+
+    /// Gives a file that cannot be used another name, so that the next write does not take it away. Gives that name.
+    ///
+    /// # Errors
+    /// [`ActiveError::SetAside`]; the file stands where it was.
+    pub fn set_aside(folder: &Path) -> Result<String, ActiveError> {
+        let path = folder.join(FILE_NAME);
+        let rename = || -> io::Result<String> {
+            let free = |name: &String| !folder.join(name).exists();
+            let mut names = (1..=DAMAGED_MAX).map(|number| format!("{DAMAGED_PREFIX}{number}"));
+            let name = names.find(free).ok_or(io::ErrorKind::AlreadyExists)?;
+            fs::rename(&path, folder.join(&name))?;
+            File::open(folder)?.sync_all()?;
+            Ok(name)
+        };
+        rename().map_err(|source| ActiveError::SetAside { path: path.clone(), source })
+    }
+
+    /// The names of damaged files that were set aside and nobody has removed since.
+    pub fn damaged(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut damaged: Vec<String> = names.filter(|name| name.starts_with(DAMAGED_PREFIX)).collect();
+        damaged.sort();
+        damaged
     }
 
     /// Puts the file in the place of the one before, durably.
@@ -138,6 +170,20 @@ mod tests {
             fs::write(folder.path().join(FILE_NAME), text).unwrap();
             assert!(matches!(Active::read(folder.path()), Err(ActiveError::Damaged { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_damaged_file_is_kept_under_another_name_and_so_is_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in ["{", "["] {
+            fs::write(folder.path().join(FILE_NAME), text).unwrap();
+            Active::set_aside(folder.path()).unwrap();
+            active("1.0.0").write(folder.path()).unwrap();
+        }
+        let names = ["active.json.damaged-1", "active.json.damaged-2"];
+        assert_eq!(Active::damaged(folder.path()), names);
+        assert_eq!(names.map(|name| fs::read_to_string(folder.path().join(name)).unwrap()), ["{", "["]);
+        assert_eq!(Active::read(folder.path()).unwrap(), active("1.0.0"));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Installed bundles on disk: `<state>/models/<id>/<version>/`, read-only files that are never rewritten.
+//! Installed bundles on disk: `<state>/models/installed/<id>/<version>/`, read-only files that are never rewritten.
+//!
+//! They lie apart from what else is in `<state>/models`: a bundle of the same id that somebody put there himself is not touched.
 //!
 //! In: tar files. Out: bundle folders. Promise: a version's folder appears whole and durable or not at all: it is written under a
 //! name that nobody looks at, synced, and renamed. What a kill leaves under such a name is removed at the next start.
@@ -16,6 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Names below which a bundle is being written.
 const NEW_PREFIX: &str = ".new-";
+/// Below the store's folder: what was installed, and nothing else.
+const INSTALLED: &str = "installed";
 /// Most entries of a tar, folders included.
 const ENTRIES_MAX: usize = 128;
 /// What every bundle has, and what names all else.
@@ -48,6 +52,7 @@ fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Fo
 /// The folder of installed bundles.
 pub struct Folder {
     root: PathBuf,
+    installed: PathBuf,
     next: AtomicU64,
 }
 
@@ -74,29 +79,35 @@ impl Drop for Staged {
 impl Folder {
     /// Makes the folder where it is missing, and removes what an interrupted installation left.
     pub fn open(root: PathBuf) -> Result<Self, FolderError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io_error("make", &root))?;
+        let installed = root.join(INSTALLED);
+        make_folder(&installed)?;
         for entry in fs::read_dir(&root).map_err(io_error("list", &root))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(NEW_PREFIX) {
                 fs::remove_dir_all(entry.path()).map_err(io_error("remove", &entry.path()))?;
             }
         }
-        Ok(Self { root, next: AtomicU64::new(0) })
+        Ok(Self { root, installed, next: AtomicU64::new(0) })
     }
 
     pub fn root(&self) -> &Path {
         &self.root
     }
 
+    /// What lies here is never a built-in bundle.
+    pub fn installed_root(&self) -> &Path {
+        &self.installed
+    }
+
     /// Where a version lies or would lie.
     pub fn path(&self, id: &str, version: &str) -> PathBuf {
-        self.root.join(id).join(version)
+        self.installed.join(id).join(version)
     }
 
     /// Every installed version, by id and version. A folder that cannot be listed holds none.
     pub fn installed(&self) -> Vec<Installed> {
         let mut found = Vec::new();
-        for id in names(&self.root) {
-            for version in names(&self.root.join(&id)) {
+        for id in names(&self.installed) {
+            for version in names(&self.installed.join(&id)) {
                 let path = self.path(&id, &version);
                 if path.join(BUNDLE_TOML).is_file() {
                     found.push(Installed { id: id.clone(), version, path });
@@ -129,7 +140,7 @@ impl Folder {
         if !plain(id) || !plain(version) {
             return Err(FolderError::Name);
         }
-        let (parent, place) = (self.root.join(id), self.path(id, version));
+        let (parent, place) = (self.installed.join(id), self.path(id, version));
         make_folder(&parent)?;
         let kept = if !place.exists() {
             fs::rename(&staged.path, &place).map_err(io_error("install", &place))?;
@@ -143,7 +154,7 @@ impl Folder {
         } else {
             return Err(FolderError::Taken { id: id.to_owned(), version: version.to_owned() });
         };
-        for folder in [&parent, &self.root] {
+        for folder in [&parent, &self.installed, &self.root] {
             sync(folder)?;
         }
         Ok(kept)
@@ -295,6 +306,18 @@ mod tests {
         assert!(matches!(keep(true, other), Err(FolderError::Taken { .. })));
         assert_eq!(fs::read(path.join("bundle.toml")).unwrap(), b"one");
         assert_eq!(left(&folder), [""; 0]);
+    }
+
+    #[test]
+    fn a_bundle_of_the_same_id_beside_the_installed_ones_is_left_as_it_is() {
+        let (_state, folder) = folder();
+        let own = folder.root().join("eye");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("bundle.toml"), "own").unwrap();
+        let before = contents(&own).unwrap();
+        folder.keep(folder.stage(&mut tar(BUNDLE)).unwrap(), "eye", "1.0.0", |_| true).unwrap();
+        assert_eq!(contents(&own).unwrap(), before);
+        assert_eq!(folder.installed().len(), 1);
     }
 
     #[test]

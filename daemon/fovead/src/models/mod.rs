@@ -2,7 +2,8 @@
 //!
 //! In: bundles over the control socket. Out: a [`Choice`] for the worker, rows for people.
 //! Promise: a bundle is kept only after it proved itself on this machine, in the sandbox, by the code that proves it before it serves;
-//! a change takes effect between two objects, and only when the new set is up: else the old one goes on serving.
+//! a change takes effect between two objects, and only when the new set is up: else the old one goes on serving. Changes happen one at
+//! a time; who only looks never waits for one.
 
 mod active;
 mod choose;
@@ -22,7 +23,7 @@ use fovea_worker::{ModelState, ServingModel, Worker, WorkerConfig};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Why the model store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -36,35 +37,87 @@ pub struct Shelf {
     folder: Folder,
     built_in: Vec<BuiltIn>,
     config: WorkerConfig,
+    /// Held for moments only, never while a bundle is proved or a worker comes up.
+    said: Mutex<Said>,
+}
+
+/// What may change while the daemon runs.
+struct Said {
     active: Active,
-    /// Why `active.json` was not used.
-    error: Option<String>,
+    /// Why `active.json` can neither be used nor set aside: then it is not written over.
+    unusable: Option<String>,
+    /// The change that is being made.
+    doing: Option<String>,
 }
 
 /// The store beside a running worker.
 pub struct Models {
-    shelf: Mutex<Shelf>,
+    shelf: Shelf,
     worker: WorkerThread,
+    turn: Mutex<()>,
+}
+
+/// A change that is being made; the next one waits for its end.
+struct Change<'a> {
+    shelf: &'a Shelf,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Change<'_> {
+    fn is(&self, doing: String) {
+        self.shelf.said().doing = Some(doing);
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.shelf.said().doing = None;
+    }
 }
 
 impl Shelf {
-    /// Opens `<state>/models`. A damaged `active.json` does not keep the box from starting: the built-in bundles serve, and it is told.
+    /// Opens `<state>/models`. A damaged `active.json` does not keep the box from starting: it gets another name, so that no change
+    /// takes it away, the built-in bundles serve, and it is told until every installed model has been chosen anew.
     pub fn open(root: &Path, config: &WorkerConfig) -> Result<Self, OpenError> {
         let folder = Folder::open(root.to_owned())?;
-        let (active, error) = match Active::read(folder.root()) {
+        let (active, unusable) = match Active::read(folder.root()) {
             Ok(active) => (active, None),
             Err(error) => {
                 log::error!("only built-in models serve: {}", chain(&error));
-                (Active::default(), Some(chain(&error)))
+                let aside = Active::set_aside(folder.root());
+                (Active::default(), aside.err().map(|second| format!("{}; {}", chain(&error), chain(&second))))
             }
         };
-        let built_in = config.bundles.iter().map(|path| named(path, &config.trusted_keys)).collect();
-        Ok(Self { folder, built_in, config: config.clone(), active, error })
+        let built_in = config.bundles.iter().filter(|path| *path != folder.installed_root());
+        let built_in = built_in.map(|path| named(path, &config.trusted_keys)).collect();
+        let said = Mutex::new(Said { active, unusable, doing: None });
+        Ok(Self { folder, built_in, config: config.clone(), said })
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it is not known what should serve; none where it is.
+    fn complaint(&self) -> Option<String> {
+        let said = self.said();
+        if said.unusable.is_some() {
+            return said.unusable.clone();
+        }
+        let damaged = Active::damaged(self.folder.root());
+        let mut unsaid: Vec<String> = self.folder.installed().into_iter().map(|installed| installed.id).collect();
+        unsaid.retain(|id| !said.active.models.contains_key(id));
+        unsaid.dedup();
+        let name = damaged.last().filter(|_| !unsaid.is_empty())?;
+        Some(format!(
+            "active.json was damaged and is kept as {name}; since then nobody has said what should serve as {}",
+            unsaid.join(", ")
+        ))
     }
 
     /// What is to serve.
     pub fn choice(&self) -> Choice {
-        self.choice_of(&self.active)
+        self.choice_of(&self.said().active)
     }
 
     fn choice_of(&self, active: &Active) -> Choice {
@@ -95,8 +148,11 @@ impl Shelf {
         }
     }
 
-    fn keep(&self, mut tar: File) -> Result<(ServingModel, Kept), ModelsError> {
+    fn keep(&self, mut tar: File, change: &Change) -> Result<(ServingModel, Kept), ModelsError> {
         let staged = self.folder.stage(&mut tar).map_err(disk_error)?;
+        if let BuiltIn { id: Some(id), version: Some(version), .. } = named(&staged.path, &self.config.trusted_keys) {
+            change.is(format!("installing {id} {version}"));
+        }
         let serving = self.prove(&staged.path)?;
         let is_whole = |path: &Path| Bundle::open(path, &self.config.trusted_keys).is_ok();
         let kept = self.folder.keep(staged, &serving.model.id, &serving.model.version, is_whole).map_err(disk_error)?;
@@ -113,23 +169,29 @@ impl Shelf {
     }
 
     /// Lets `wanted` (none: the built-in bundle) serve as `id`, once the worker has it; writes it down before it serves.
-    fn switch(&mut self, worker: &WorkerThread, id: &str, wanted: Option<String>) -> Result<Changed, ModelsError> {
+    fn switch(&self, worker: &WorkerThread, id: &str, wanted: Option<String>) -> Result<Changed, ModelsError> {
         let before = Serving::of(id, &worker.snapshot(), &self.folder);
-        let entry = self.active.models.get(id).cloned().unwrap_or_default();
-        let is_same = entry.active == wanted && self.active.models.contains_key(id);
+        let mut active = self.said().active.clone();
+        if let Some(why) = self.said().unusable.clone() {
+            let cure =
+                "see that the disk of the state folder is healthy, move the file away and start the daemon again";
+            return Err(ModelsError::new(ModelsErrorKind::Failed, why, cure));
+        }
+        let entry = active.models.get(id).cloned().unwrap_or_default();
+        let is_same = entry.active == wanted && active.models.contains_key(id);
         // What a rollback goes back to is what serves, not what should.
         let previous = match &before {
             _ if is_same => entry.previous,
+            // It fell to the wanted one already: a further rollback tries what should have served.
+            Some(serving) if serving.installed == wanted => entry.active,
             Some(serving) => serving.installed.clone(),
             None => entry.active,
         };
-        let mut active = self.active.clone();
         active.models.insert(id.to_owned(), Entry { active: wanted.clone(), previous });
         let (written, root) = (active.clone(), self.folder.root().to_owned());
         let commit = Box::new(move || written.write(&root));
         worker.adopt(self.choice_of(&active), id, commit).map_err(|error| not_adopted(&error, before.as_ref()))?;
-        self.active = active;
-        self.error = None;
+        self.said().active = active;
         let now = Serving::of(id, &worker.snapshot(), &self.folder);
         let version = now.map(|serving| serving.version).or(wanted).unwrap_or_default();
         log::info!("model {id} {version} serves now");
@@ -143,14 +205,15 @@ impl Shelf {
     }
 
     fn rows(&self, snapshot: &Snapshot) -> Vec<ModelRow> {
+        let active = self.said().active.clone();
         let built_in = self.built_in.iter().map(|bundle| {
             let id = bundle.id.as_deref();
-            let chosen = id.and_then(|id| self.active.models.get(id)).is_none_or(|entry| entry.active.is_none());
+            let chosen = id.and_then(|id| active.models.get(id)).is_none_or(|entry| entry.active.is_none());
             self.row(snapshot, Origin::BuiltIn, id, bundle.version.as_deref(), &bundle.path, chosen)
         });
         let installed = self.folder.installed();
         let installed = installed.iter().map(|Installed { id, version, path }| {
-            let chosen = self.active.models.get(id).is_some_and(|entry| entry.active.as_ref() == Some(version));
+            let chosen = active.models.get(id).is_some_and(|entry| entry.active.as_ref() == Some(version));
             self.row(snapshot, Origin::Installed, Some(id), Some(version), path, chosen)
         });
         let mut rows: Vec<ModelRow> = built_in.chain(installed).collect();
@@ -211,39 +274,52 @@ impl Refuse for ModelRow {
 
 impl Models {
     pub fn new(shelf: Shelf, worker: WorkerThread) -> Self {
-        Self { shelf: Mutex::new(shelf), worker }
+        Self { shelf, worker, turn: Mutex::new(()) }
     }
 
-    /// For `foveactl status` and doctor; never waits for an installation.
+    /// Waits for its turn.
+    fn change(&self, doing: String) -> Change<'_> {
+        let change = Change { _turn: self.turn.lock().unwrap_or_else(PoisonError::into_inner), shelf: &self.shelf };
+        change.is(doing);
+        change
+    }
+
+    /// For `foveactl status`, `models list` and doctor; never waits for a change.
     pub fn status(&self) -> Value {
-        let Ok(shelf) = self.shelf.try_lock() else { return json!({ "busy": true, "error": null }) };
-        let should: Vec<Value> = shelf
-            .active
+        let (active, doing) = {
+            let said = self.shelf.said();
+            (said.active.clone(), said.doing.clone())
+        };
+        let should: Vec<Value> = active
             .models
             .iter()
             .map(|(id, entry)| json!({ "id": id, "active": entry.active, "previous": entry.previous }))
             .collect();
-        json!({ "busy": false, "installed": shelf.folder.installed().len(), "active": should, "error": shelf.error })
+        json!({
+            "busy": doing.is_some(),
+            "doing": doing,
+            "installed": self.shelf.folder.installed().len(),
+            "active": should,
+            "error": self.shelf.complaint(),
+        })
     }
 }
 
 impl ModelStore for Models {
     fn list(&self) -> Result<Vec<ModelRow>, ModelsError> {
-        let shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(shelf.rows(&self.worker.snapshot()))
+        Ok(self.shelf.rows(&self.worker.snapshot()))
     }
 
     fn incoming(&self) -> Result<File, ModelsError> {
-        let root = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).folder.root().to_owned();
-        tempfile::tempfile_in(root).map_err(|error| {
+        tempfile::tempfile_in(self.shelf.folder.root()).map_err(|error| {
             let text = format!("the bundle cannot be taken in: {error}");
             ModelsError::new(ModelsErrorKind::Failed, text, "make room on the disk of the state folder")
         })
     }
 
     fn install(&self, tar: File, activate: bool) -> Result<Changed, ModelsError> {
-        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        let (serving, kept) = shelf.keep(tar)?;
+        let (change, shelf) = (self.change("installing a bundle".to_owned()), &self.shelf);
+        let (serving, kept) = shelf.keep(tar, &change)?;
         let (id, version) = (serving.model.id, serving.model.version);
         log::info!("model {id} {version} is installed ({kept:?})");
         if activate {
@@ -255,28 +331,35 @@ impl ModelStore for Models {
     }
 
     fn activate(&self, id: &str, version: &str) -> Result<Changed, ModelsError> {
-        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_change, shelf) = (self.change(format!("activating {id} {version}")), &self.shelf);
         let is_built_in = shelf.built_in(id).is_some_and(|bundle| bundle.version.as_deref() == Some(version));
-        let wanted = match (shelf.holds(id, version), is_built_in) {
-            (true, _) => Some(version.to_owned()),
-            (false, true) => None,
+        match (shelf.holds(id, version), is_built_in) {
+            (true, false) => shelf.switch(&self.worker, id, Some(version.to_owned())),
+            // Installed files that are damaged do not keep sound built-in ones of the same version from serving.
+            (true, true) => match shelf.switch(&self.worker, id, Some(version.to_owned())) {
+                Err(error) if error.kind == ModelsErrorKind::Refused => {
+                    log::warn!("the built-in {id} {version} is asked, the installed one is not fit: {error}");
+                    shelf.switch(&self.worker, id, None)
+                }
+                done => done,
+            },
+            (false, true) => shelf.switch(&self.worker, id, None),
             (false, false) => {
                 let text = format!("version {version} of {id} is not on this box");
                 let cure = "see `foveactl models list`; install it with `foveactl models install PATH`";
-                return Err(ModelsError::new(ModelsErrorKind::NotFound, text, cure));
+                Err(ModelsError::new(ModelsErrorKind::NotFound, text, cure))
             }
-        };
-        shelf.switch(&self.worker, id, wanted)
+        }
     }
 
     fn rollback(&self, id: &str) -> Result<Changed, ModelsError> {
-        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_change, shelf) = (self.change(format!("rolling {id} back")), &self.shelf);
         let none = |text: String| {
             let cure =
                 "name the version that should serve: `foveactl models activate ID VERSION`, see `foveactl models list`";
             ModelsError::new(ModelsErrorKind::NotFound, text, cure)
         };
-        let entry = shelf.active.models.get(id).cloned();
+        let entry = shelf.said().active.models.get(id).cloned();
         let entry = entry.ok_or_else(|| none(format!("no other version of {id} has served on this box")))?;
         match &entry.previous {
             None if shelf.built_in(id).is_none() => {
@@ -347,4 +430,38 @@ fn not_adopted(error: &AdoptError, before: Option<&Serving>) -> ModelsError {
         _ => (ModelsErrorKind::Failed, "see `foveactl doctor` and the daemon's log".to_owned()),
     };
     ModelsError::new(kind, format!("{}{stands}", chain(error)), cure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_active_json_is_kept_and_told_until_every_installed_model_was_chosen_anew() {
+        let state = tempfile::tempdir().unwrap();
+        let root = state.path().join("models");
+        let open = || Shelf::open(&root, &WorkerConfig { bundles: Vec::new(), ..WorkerConfig::installed().unwrap() });
+        for id in ["eye", "lung"] {
+            let place = open().unwrap().folder.path(id, "1.0.0");
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::write(place.join(folder::BUNDLE_TOML), "").unwrap();
+        }
+        assert_eq!(open().unwrap().complaint(), None, "nobody asked for them to serve");
+
+        let entry = |version: &str| Entry { active: Some(version.to_owned()), previous: None };
+        let mut active = Active::default();
+        std::fs::write(root.join("active.json"), "{ damaged").unwrap();
+        for (chosen, unsaid) in [("", "eye, lung"), ("eye", "lung")] {
+            if !chosen.is_empty() {
+                active.models.insert(chosen.to_owned(), entry("1.0.0"));
+                active.write(&root).unwrap();
+            }
+            let complaint = open().unwrap().complaint().unwrap();
+            assert!(complaint.contains("active.json.damaged-1") && complaint.ends_with(unsaid), "{complaint}");
+        }
+        assert_eq!(std::fs::read_to_string(root.join("active.json.damaged-1")).unwrap(), "{ damaged");
+        active.models.insert("lung".to_owned(), entry("1.0.0"));
+        active.write(&root).unwrap();
+        assert_eq!(open().unwrap().complaint(), None);
+    }
 }
