@@ -106,6 +106,8 @@ pub enum Answer {
         mask: Option<(u32, u32)>,
         /// Columns and rows.
         nuclei: Option<(u32, u32)>,
+        /// Whether it was read field by field.
+        in_fields: bool,
     },
     /// Final answer to `Picture`: RGB, 3 bytes a pixel, rows without padding, in a sealed file beside it.
     Picture {

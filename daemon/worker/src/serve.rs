@@ -192,7 +192,7 @@ impl Server<'_> {
 
     fn answer_evaluation(&self, evaluation: Evaluation) -> Result<(), ServeError> {
         let system = |source| ServeError::System { doing: "hand a map over", source };
-        let Evaluation { analysis, fit_probability, level, mask, nuclei } = evaluation;
+        let Evaluation { analysis, fit_probability, level, mask, nuclei, in_fields } = evaluation;
         let size = |map: &Option<LabelMap>| map.as_ref().map(|map| (map.width_px, map.height_px));
         let answer = Answer::Evaluated {
             analysis: Box::new(analysis),
@@ -200,6 +200,7 @@ impl Server<'_> {
             level,
             mask: size(&mask),
             nuclei: size(&nuclei),
+            in_fields,
         };
         let mut files = Vec::new();
         for map in [mask, nuclei].into_iter().flatten() {

@@ -6,7 +6,7 @@
 mod support;
 
 use fovea_core::Verdict;
-use fovea_worker::{Evaluated, Worker, WorkerError};
+use fovea_worker::{Evaluated, Worker};
 use std::path::Path;
 use support::bundle::many;
 use support::{bytes, code, config, header, object_of, program, start, timeless};
@@ -37,7 +37,9 @@ fn evaluation_says_what_production_says_and_shows_the_maps() {
     let mut worker = worker(folder.path());
     let object = object_of(COLUMNS, ROWS, &pixels());
     let produced = worker.analyse(&object, &facts(1));
-    let Evaluated { analysis, fit_probability, level, mask, nuclei } = worker.evaluate(&object, &facts(1)).unwrap();
+    let evaluated = worker.evaluate(&object, &facts(1)).unwrap();
+    let Evaluated { analysis, fit_probability, level, mask, nuclei, in_fields } = evaluated;
+    assert!(!in_fields);
     assert!(matches!(analysis.verdict, Verdict::Scored(_)), "{analysis:?}");
     assert_eq!(timeless(analysis.clone()), timeless(produced));
     assert!(fit_probability.is_some_and(|fit| (0.25..=1.0).contains(&fit)), "{fit_probability:?}");
@@ -105,12 +107,12 @@ fn code_of(evaluated: &Evaluated) -> Option<&str> {
 }
 
 #[test]
-fn a_worker_that_was_killed_is_an_error_and_the_next_evaluation_is_answered() {
+fn an_evaluation_whose_worker_was_killed_is_answered_by_the_next_worker() {
     let folder = tempfile::tempdir().unwrap();
     let mut worker = worker(folder.path());
     let pid = nix::unistd::Pid::from_raw(i32::try_from(worker.status().pid.unwrap()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     let object = object_of(COLUMNS, ROWS, &pixels());
-    assert!(matches!(worker.evaluate(&object, &facts(1)), Err(WorkerError::Died { .. })));
     assert!(worker.evaluate(&object, &facts(1)).unwrap().mask.is_some());
+    assert_eq!(worker.status().restarts, 1);
 }

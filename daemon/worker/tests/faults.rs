@@ -6,7 +6,7 @@
 mod support;
 
 use fovea_core::Verdict;
-use fovea_worker::{ModelState, Worker};
+use fovea_worker::{ModelState, Worker, WorkerError};
 use std::time::{Duration, Instant};
 use support::bundle::TestBundle;
 use support::{code, config, faulty_program, header, object, probability, replay, start};
@@ -37,6 +37,11 @@ fn inv_07_an_object_that_kills_the_worker_gets_its_outcome_and_the_next_one_is_a
         // One restart for the second try, one for the next object.
         assert_eq!(worker.status().restarts, deaths * 2);
     }
+    // An evaluation is tried as often.
+    assert!(matches!(worker.evaluate(&object(90), &header(101)), Err(WorkerError::Died { .. })));
+    assert_eq!(worker.status().restarts, 11);
+    assert!(worker.evaluate(&object(90), &header(1)).is_ok());
+    assert_eq!(worker.status().restarts, 12);
     assert!(matches!(worker.models()[0].state, ModelState::Serving(_)), "decoding is no fault of the model");
 }
 

@@ -160,7 +160,10 @@ fn a_large_photomicrograph_is_read_in_fields_and_a_small_one_is_one() {
         let mut photograph = header(1);
         (photograph.modality, photograph.columns_px) = (Some("SM".to_owned()), Some(columns.into()));
         photograph.rows_px = Some(rows.into());
-        worker.analyse(&object_of(columns, rows, &pixels), &photograph)
+        let object = object_of(columns, rows, &pixels);
+        let evaluated = worker.evaluate(&object, &photograph).unwrap();
+        assert_eq!((evaluated.in_fields, evaluated.nuclei.is_none()), (columns > 1024, columns > 1024));
+        worker.analyse(&object, &photograph)
     };
     let small = look(1024, 96);
     assert!(probability(&small) > 0.5 && small.tile_map.is_none());

@@ -122,6 +122,7 @@ impl<'a> Look<'a> {
             level: self.level,
             mask: self.mask,
             nuclei: self.nuclei,
+            in_fields: self.fields.is_some(),
         }
     }
 }

@@ -62,11 +62,13 @@ pub struct Evaluation {
     pub mask: Option<LabelMap>,
     /// Nuclei in the frame.
     pub nuclei: Option<LabelMap>,
+    /// Whether it was read field by field: then there are no maps.
+    pub in_fields: bool,
 }
 
 impl Evaluation {
     pub fn without_maps(analysis: Analysis) -> Self {
-        Self { analysis, fit_probability: None, level: None, mask: None, nuclei: None }
+        Self { analysis, fit_probability: None, level: None, mask: None, nuclei: None, in_fields: false }
     }
 }
 

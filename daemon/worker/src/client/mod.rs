@@ -181,25 +181,42 @@ impl Worker {
 
     /// Analyses one object and gives the maps behind the answer, for comparison with a site's own labels. The same code in
     /// the same sandboxed process as [`Self::analyse`]. `object` may also be a PNG or JPEG file; `header` says what it is
-    /// to be taken for. Of an object that is read field by field there are no maps.
+    /// to be taken for. Of an object that is read field by field there are no maps. Tried once more on a fresh worker after a
+    /// death, as [`Self::analyse`] is.
     ///
     /// # Errors
-    /// [`WorkerError`]; after a death the worker is restarted with the next request.
+    /// [`WorkerError`]; after a second death the worker is restarted with the next request.
     pub fn evaluate(&mut self, object: &File, header: &ObjectHeader) -> Result<Evaluated, WorkerError> {
         let unreadable = |_| WorkerError::NoPicture(Reason::new("object_unreadable", "cannot be opened", ""));
         let object = read_only(object).map_err(unreadable)?;
-        let (answer, files) = self.request(&Request::Evaluate { header: Box::new(header.clone()) }, &object)?;
-        match self.evaluated(answer, files) {
-            Some(evaluated) => evaluated,
-            None => {
-                self.process = None;
-                Err(WorkerError::Answer)
+        let request = Request::Evaluate { header: Box::new(header.clone()) };
+        let mut is_second = false;
+        loop {
+            self.ensure_up()?;
+            let answered = self.ask(&request, &object);
+            let death = match answered.map(|(answer, files)| self.evaluated(answer, files)) {
+                Ok(Some(evaluated)) => {
+                    self.deaths_in_a_row = 0;
+                    return Ok(evaluated);
+                }
+                Ok(None) => Death::nonsense(),
+                Err(death) => death,
+            };
+            // One that was told to stop must, and one that had its time for every field would take as long again.
+            let is_last = is_second || death.stopped || (death.overran && death.in_fields);
+            log::warn!("worker {} at {:?} of an evaluation", death.how, death.at);
+            let error = self.mourn(death);
+            if is_last {
+                return Err(error);
             }
+            is_second = true;
         }
     }
 
-    fn evaluated(&self, answer: Answer, files: Vec<OwnedFd>) -> Option<Result<Evaluated, WorkerError>> {
-        let Answer::Evaluated { analysis, fit_probability, level, mask, nuclei } = answer else { return None };
+    fn evaluated(&self, answer: Answer, files: Vec<OwnedFd>) -> Option<Evaluated> {
+        let Answer::Evaluated { analysis, fit_probability, level, mask, nuclei, in_fields } = answer else {
+            return None;
+        };
         let mut files = files.into_iter();
         let mut map = |size: Option<(u32, u32)>| match size {
             Some(size) => files.next().and_then(|file| types::label_map(size, file).ok()).map(Some),
@@ -207,13 +224,14 @@ impl Worker {
         };
         let (mask, nuclei) = (map(mask)?, map(nuclei)?);
         let fits = fit_probability.is_none_or(|fit| (0.0..=1.0).contains(&fit));
-        (fits && self.is_plausible(&analysis)).then_some(Ok(Evaluated {
+        (fits && self.is_plausible(&analysis)).then_some(Evaluated {
             analysis: *analysis,
             fit_probability,
             level,
             mask,
             nuclei,
-        }))
+            in_fields,
+        })
     }
 
     /// A capture device's PNG or JPEG file as plain pixels. Tried once more on a fresh worker after a death.
@@ -242,11 +260,14 @@ impl Worker {
 
     fn request(&mut self, request: &Request, file: &OwnedFd) -> Result<(Answer, Vec<OwnedFd>), WorkerError> {
         self.ensure_up()?;
-        let Some(process) = &mut self.process else { return Err(WorkerError::Answer) };
-        let asked = process.ask(request, &[file.as_fd()], self.config.object_deadline, &self.control);
-        let answered = asked.map_err(|death| self.mourn(death))?;
+        let answered = self.ask(request, file).map_err(|death| self.mourn(death))?;
         self.deaths_in_a_row = 0;
         Ok(answered)
+    }
+
+    fn ask(&mut self, request: &Request, file: &OwnedFd) -> Result<(Answer, Vec<OwnedFd>), Death> {
+        let process = self.process.as_mut().ok_or_else(Death::nonsense)?;
+        process.ask(request, &[file.as_fd()], self.config.object_deadline, &self.control)
     }
 
     fn mourn(&mut self, death: Death) -> WorkerError {

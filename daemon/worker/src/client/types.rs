@@ -146,6 +146,8 @@ pub struct Evaluated {
     pub mask: Option<LabelMap>,
     /// Nuclei: 0 background, else each its own number from 1.
     pub nuclei: Option<LabelMap>,
+    /// Whether it was read field by field, as slides and large pictures are: then there are no maps, whatever was found.
+    pub in_fields: bool,
 }
 
 /// A picture as plain pixels: red, green, blue, one byte each, rows without padding.
