@@ -46,6 +46,36 @@ pub enum CasesError {
         /// How long.
         bytes: u64,
     },
+    /// One mask file for two pictures.
+    #[error("line {line}: the mask {mask} would be that of {file} and of {other}, which are different pictures")]
+    SharedMask {
+        /// Where.
+        line: u64,
+        /// Which.
+        mask: PathBuf,
+        /// The picture of the line.
+        file: String,
+        /// The one before.
+        other: String,
+    },
+    /// Nowhere to look for masks.
+    #[error("--masks: {path} is no folder")]
+    NoFolder {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Masks were asked for and none belongs to a picture.
+    #[error(
+        "--masks: not one of the {cases} cases has a mask in {path} that this bundle can be measured with; looked for {wanted}"
+    )]
+    NoMask {
+        /// How many.
+        cases: usize,
+        /// Where.
+        path: PathBuf,
+        /// Names of files.
+        wanted: String,
+    },
     /// No file of the table is there.
     #[error("none of the files in the table is in --images")]
     None,
@@ -93,7 +123,11 @@ pub fn gather(
 ) -> Result<(Vec<Case>, Vec<String>), CasesError> {
     let (mut cases, mut warnings): (Vec<Case>, Vec<String>) = (Vec::new(), Vec::new());
     let mut known: HashMap<Sha256, usize> = HashMap::new();
+    let mut owners: HashMap<PathBuf, usize> = HashMap::new();
     let mut missing = 0;
+    if let Some(path) = folders.masks.filter(|path| !path.is_dir()) {
+        return Err(CasesError::NoFolder { path: path.to_owned() });
+    }
     for (row, truth) in rows.iter().zip(truths) {
         let path = folders.images.join(&row.file);
         let Some(sha256) = digest(row.line, &path, folders.skip_missing)? else {
@@ -119,6 +153,13 @@ pub fn gather(
                 cases.len() - 1
             }
         };
+        for mask in masks.iter().chain(&instances) {
+            let owner = *owners.entry(mask.clone()).or_insert(number);
+            if owner != number {
+                let (mask, file, other) = (mask.clone(), row.file.clone(), cases[owner].file.clone());
+                return Err(CasesError::SharedMask { line: row.line, mask, file, other });
+            }
+        }
         let case = &mut cases[number];
         case.masks.extend(masks);
         case.instances.extend(instances);
@@ -145,6 +186,29 @@ pub fn gather(
     if cases.is_empty() { Err(CasesError::None) } else { Ok((cases, warnings)) }
 }
 
+/// Warns of cases without a mask that a bundle can be measured with which `outlines` or `counts` something.
+///
+/// # Errors
+/// [`CasesError::NoMask`] where the bundle does either and no case has what it takes.
+pub fn with_masks(cases: &[Case], path: &Path, outlines: bool, counts: bool) -> Result<Option<String>, CasesError> {
+    let has = |case: &&Case| (outlines && !case.masks.is_empty()) || (counts && !case.instances.is_empty());
+    let wanted = match (outlines, counts) {
+        (false, false) => {
+            return Ok(Some("the bundle outlines nothing and counts nothing: masks are not looked at".to_owned()));
+        }
+        (true, false) => "<stem>_mask.png",
+        (false, true) => "<stem>_label.png",
+        (true, true) => "<stem>_mask.png and <stem>_label.png",
+    };
+    match cases.len() - cases.iter().filter(has).count() {
+        0 => Ok(None),
+        without if without == cases.len() => {
+            Err(CasesError::NoMask { cases: without, path: path.to_owned(), wanted: wanted.to_owned() })
+        }
+        without => Ok(Some(format!("{without} of {} cases have no mask", cases.len()))),
+    }
+}
+
 /// None where it is missing and may be; none inside where it is too long to be compared.
 fn digest(line: u64, path: &Path, skip_missing: bool) -> Result<Option<Option<Sha256>>, CasesError> {
     let read = |source| CasesError::Read { line, path: path.to_owned(), source };
@@ -168,9 +232,20 @@ fn digest(line: u64, path: &Path, skip_missing: bool) -> Result<Option<Option<Sh
 /// `<masks>/<sub-path>/<stem><end>`, else `<masks>/<stem><end>`.
 fn beside(masks: Option<&Path>, file: &str, end: &str) -> Option<PathBuf> {
     let (masks, file) = (masks?, Path::new(file));
-    let name = format!("{}{end}", file.file_stem()?.to_str()?);
+    let name = format!("{}{end}", stem(file.file_name()?.to_str()?));
     let nested = file.parent().map(|folder| masks.join(folder).join(&name));
     nested.into_iter().chain([masks.join(&name)]).find(|path| path.is_file())
+}
+
+/// The name without the ending of a picture; any other dot belongs to the name, as in an object's that is its UID.
+fn stem(name: &str) -> &str {
+    const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "dcm", "dicom", "tif", "tiff"];
+    match name.rsplit_once('.') {
+        Some((stem, ending)) if !stem.is_empty() && ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)) => {
+            stem
+        }
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +281,38 @@ mod tests {
         assert_eq!(cases[1].instances, [root.join("2_label.png")]);
         assert!(warnings[0].starts_with("line 3: sub/1_n2.png is the same picture"), "{warnings:?}");
         assert!(warnings[1].starts_with("1 files are the same"), "{warnings:?}");
+    }
+
+    #[test]
+    fn only_the_endings_of_pictures_are_cut_off() {
+        for (name, is) in
+            [("a.b.JPG", "a.b"), ("x.tiff", "x"), ("1.2.840.1", "1.2.840.1"), ("1.2.dcm", "1.2"), (".png", ".png")]
+        {
+            assert_eq!(stem(name), is);
+        }
+    }
+
+    #[test]
+    fn a_mask_belongs_to_one_picture_and_some_mask_to_some_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for (name, bytes) in [("1.png", "one"), ("1.jpg", "two"), ("2.png", "three"), ("1_mask.png", "")] {
+            fs::write(root.join(name), bytes).unwrap();
+        }
+        let gather = |files: &[&str], masks: &Path| {
+            let rows: Vec<Row> = (2..).zip(files).map(|(line, file)| row(line, file)).collect();
+            let folders = Folders { images: root, masks: Some(masks), skip_missing: false };
+            gather(&rows, &vec![None; rows.len()], &Meaning::Binary, &folders)
+        };
+        let shared = gather(&["1.png", "1.jpg"], root).unwrap_err().to_string();
+        assert!(shared.starts_with("line 3: ") && shared.contains("1.jpg and of 1.png"), "{shared}");
+        assert!(gather(&["1.png"], &root.join("none")).unwrap_err().to_string().contains("is no folder"));
+        let (cases, _) = gather(&["1.png", "2.png"], root).unwrap();
+        let warning = with_masks(&cases, root, true, false).unwrap();
+        assert_eq!(warning.as_deref(), Some("1 of 2 cases have no mask"));
+        assert_eq!(with_masks(&cases[..1], root, true, true).unwrap(), None);
+        assert!(with_masks(&cases, root, false, true).unwrap_err().to_string().contains("looked for <stem>_label.png"));
+        assert!(with_masks(&cases, root, false, false).unwrap().is_some());
     }
 
     #[test]

@@ -5,11 +5,13 @@
 
 use fovea_infer::{Kind, Manifest};
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Component, Path};
 
 /// Most rows that are read.
 const ROWS_MAX: usize = 1_000_000;
+/// Longest table.
+const TABLE_BYTES_MAX: u64 = 256 << 20;
 
 /// Why a table of labels cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,18 @@ pub enum LabelsError {
     /// Not CSV, or rows of different lengths.
     #[error("the table cannot be read")]
     Csv(#[from] csv::Error),
+    /// Not to be read at all.
+    #[error("the table cannot be read")]
+    Read(#[from] io::Error),
+    /// Longer than [`TABLE_BYTES_MAX`].
+    #[error("the table is longer than {TABLE_BYTES_MAX} bytes")]
+    TooLong,
+    /// Another separator than the comma.
+    #[error("the columns are separated by {separator}: they must be separated by commas")]
+    Separator {
+        /// In words.
+        separator: &'static str,
+    },
     /// A column is missing.
     #[error("the header line has no column `{column}`: it must be file,label or file,label,group")]
     Column {
@@ -75,19 +89,24 @@ pub struct Row {
 /// # Errors
 /// [`LabelsError`].
 pub fn read(from: impl Read, label_needed: bool) -> Result<Vec<Row>, LabelsError> {
-    let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(from);
+    let mut bytes = Vec::new();
+    if from.take(TABLE_BYTES_MAX + 1).read_to_end(&mut bytes)? as u64 > TABLE_BYTES_MAX {
+        return Err(LabelsError::TooLong);
+    }
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
     let header = table.headers()?.clone();
-    let column =
-        |name: &str| header.iter().position(|cell| cell.trim_start_matches('\u{feff}').eq_ignore_ascii_case(name));
-    let file_at = column("file").ok_or(LabelsError::Column { column: "file" })?;
+    let column = |name: &str| header.iter().position(|cell| cell.eq_ignore_ascii_case(name));
+    let file_at = column("file").ok_or_else(|| without_file(&header))?;
     let (label_at, group_at) = (column("label"), column("group"));
     if label_needed && label_at.is_none() {
         return Err(LabelsError::Column { column: "label" });
     }
     let (mut rows, mut seen): (Vec<Row>, HashMap<String, u64>) = (Vec::new(), HashMap::new());
+    let mut lines = Lines { bytes, at: 0, line: 1 };
     for record in table.records() {
         let record = record?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = lines.line_of(record.position().map_or(0, csv::Position::byte));
         let cell =
             |at: Option<usize>| at.and_then(|at| record.get(at)).filter(|text| !text.is_empty()).map(str::to_owned);
         let file = cell(Some(file_at)).ok_or(LabelsError::File { line })?;
@@ -104,6 +123,39 @@ pub fn read(from: impl Read, label_needed: bool) -> Result<Vec<Row>, LabelsError
         }
     }
     if (1..=ROWS_MAX).contains(&rows.len()) { Ok(rows) } else { Err(LabelsError::Rows { rows: rows.len() }) }
+}
+
+fn without_file(header: &csv::StringRecord) -> LabelsError {
+    let has = |separator| header.iter().any(|cell| cell.contains(separator));
+    match (has(';'), has('\t')) {
+        (true, _) => LabelsError::Separator { separator: "semicolons" },
+        (_, true) => LabelsError::Separator { separator: "tabs" },
+        _ => LabelsError::Column { column: "file" },
+    }
+}
+
+/// Numbers of lines as an editor shows them. The reader's own ones are too small after empty lines and after lines that end in CR LF,
+/// because it finds the rest of the ending only with the next record.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// Line of the record that starts at `byte` or at the first character after the line endings there. `byte` must not fall.
+    fn line_of(&mut self, byte: u64) -> u64 {
+        let end_of_line = |at: usize| match self.bytes.get(at) {
+            Some(b'\n') => true,
+            Some(b'\r') => self.bytes.get(at + 1) != Some(&b'\n'),
+            _ => false,
+        };
+        while (self.at as u64) < byte || matches!(self.bytes.get(self.at), Some(b'\n' | b'\r')) {
+            self.line += u64::from(end_of_line(self.at));
+            self.at += 1;
+        }
+        self.line
+    }
 }
 
 /// What the labels of one table are.
@@ -139,6 +191,15 @@ pub enum Truth {
 }
 
 impl Meaning {
+    /// One word for programs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Binary => "binary",
+            Self::Levels { .. } => "level",
+            Self::Classes { .. } => "class",
+        }
+    }
+
     /// Whether a case counts as positive.
     pub fn is_positive(&self, truth: Truth) -> bool {
         match (self, truth) {
@@ -169,6 +230,17 @@ impl Meaning {
     }
 }
 
+/// A table that a bundle was asked about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Truths {
+    /// What the labels mean.
+    pub meaning: Meaning,
+    /// What each row is; none where its label is empty, and everywhere where the labels were put aside.
+    pub of_rows: Vec<Option<Truth>>,
+    /// The labels say something, but not one of them anything to this bundle: only masks count.
+    pub put_aside: bool,
+}
+
 /// What all labels together mean to a bundle, and what each row is.
 ///
 /// - A bundle with classes: every label is a class (its value or its words), or every label is 0 or 1 (positive or not).
@@ -176,16 +248,45 @@ impl Meaning {
 ///   level 2 on (level 1 where the bundle has no more), which is what the main answer of such a bundle means; else 0 or 1.
 /// - Any other bundle: 0 or 1. For 0 and 1 also no and yes, false and true, negative and positive.
 ///
+/// With masks a table may be about something else altogether, such as the number of nuclei: where no label at all means anything to
+/// the bundle, or all are numbers and the bundle has classes, they are put aside.
+///
 /// # Errors
 /// [`LabelsError::Unknown`] names the first line that is not understood.
-pub fn truths(manifest: &Manifest, rows: &[Row]) -> Result<(Meaning, Vec<Option<Truth>>), LabelsError> {
-    truths_of(&answers(manifest), rows)
+pub fn truths(manifest: &Manifest, rows: &[Row], with_masks: bool) -> Result<Truths, LabelsError> {
+    let answers = answers(manifest);
+    truths_of(&answers, rows).or_else(|error| {
+        if with_masks && matches!(error, LabelsError::Unknown { .. }) && says_nothing_to(&answers, rows) {
+            Ok(Truths { meaning: Meaning::Binary, of_rows: vec![None; rows.len()], put_aside: true })
+        } else {
+            Err(error)
+        }
+    })
+}
+
+/// Whether no label is one that the bundle could read in any of the meanings that a table for it may have.
+fn says_nothing_to(answers: &Answers, rows: &[Row]) -> bool {
+    let labels = || rows.iter().filter_map(|row| row.label.as_deref());
+    match answers {
+        Answers::Binary => labels().all(|label| yes_or_no(label).is_none()),
+        Answers::Levels(words) => labels().all(|label| {
+            let is_level = whole(label).is_some_and(|level| level < words.len());
+            yes_or_no(label).is_none() && !is_level && !words.iter().any(|word| same(label, word))
+        }),
+        Answers::Classes(classes) => {
+            let is_class =
+                |label: &str| classes.iter().any(|(value, words, _)| same(label, value) || same(label, words));
+            // Among counts a 0 or a 1 is a count too.
+            let are_counts = labels().all(|label| whole(label).is_some());
+            labels().all(|label| !is_class(label) && (are_counts || yes_or_no(label).is_none()))
+        }
+    }
 }
 
 /// What one label is, in the meaning of its table.
 type Reading<'a> = Box<dyn Fn(&str) -> Option<Truth> + 'a>;
 
-fn truths_of(answers: &Answers, rows: &[Row]) -> Result<(Meaning, Vec<Option<Truth>>), LabelsError> {
+fn truths_of(answers: &Answers, rows: &[Row]) -> Result<Truths, LabelsError> {
     let (meaning, read): (Meaning, Reading<'_>) = match answers {
         Answers::Classes(classes) => {
             let is_class = move |label: &str| {
@@ -227,8 +328,8 @@ fn truths_of(answers: &Answers, rows: &[Row]) -> Result<(Meaning, Vec<Option<Tru
             known: known(&meaning),
         }),
     };
-    let truths = rows.iter().map(of).collect::<Result<_, _>>()?;
-    Ok((meaning, truths))
+    let of_rows = rows.iter().map(of).collect::<Result<_, _>>()?;
+    Ok(Truths { meaning, of_rows, put_aside: false })
 }
 
 fn known(meaning: &Meaning) -> String {
@@ -307,6 +408,10 @@ mod tests {
             ("file,label\n/etc/passwd,0\n", "line 2: the file must be"),
             ("file,label\n../x.png,0\n", "line 2: the file must be"),
             ("file,label\n,0\n", "line 2: the file must be"),
+            ("file,label\r\n1.png,0\r\n\r\n\"a\r\nb.png\",1\r\n/x,1\r\n", "line 6: the file must be"),
+            ("file,label\n\n1.png,0\n1.png,1\n", "line 4: 1.png stands in line 3"),
+            ("file;label\n1.png;0\n", "separated by semicolons"),
+            ("\u{feff}file\tlabel\r\n1.png\t0\r\n", "separated by tabs"),
             ("file,label\n", "0 rows"),
             ("file,label\n1.png,0,5\n", "cannot be read"),
         ] {
@@ -317,14 +422,39 @@ mod tests {
     }
 
     fn given(labels: &[&str], answers: &Answers) -> Result<(Meaning, Vec<Option<Truth>>), String> {
+        let read = truths_of(answers, &labelled(labels)).map_err(|error| error.to_string())?;
+        Ok((read.meaning, read.of_rows))
+    }
+
+    fn labelled(labels: &[&str]) -> Vec<Row> {
         let row = |(line, label): (usize, &&str)| Row {
             line: line as u64 + 2,
             file: line.to_string(),
             label: (!label.is_empty()).then(|| (*label).to_owned()),
             group: None,
         };
-        let rows: Vec<Row> = labels.iter().enumerate().map(row).collect();
-        truths_of(answers, &rows).map_err(|error| error.to_string())
+        labels.iter().enumerate().map(row).collect()
+    }
+
+    #[test]
+    fn only_labels_of_which_none_means_anything_are_put_aside() {
+        let class = |value: &str| (value.to_owned(), value.to_owned(), false);
+        let classes = || Answers::Classes(vec![class("benign"), class("adeno")]);
+        let levels = || Answers::Levels(["none", "mild", "severe"].map(str::to_owned).to_vec());
+        for (answers, labels, nothing) in [
+            (classes(), &["23", "1", "", "118"][..], true),
+            (classes(), &["1", "0", "7"], true),
+            (classes(), &["sarcoma", "lymphoma"], true),
+            (classes(), &["23", "adeno"], false),
+            (classes(), &["yes", "no", "perhaps"], false),
+            (levels(), &["TR2", "TR5"], true),
+            (levels(), &["7", "2"], false),
+            (levels(), &["TR2", "mild"], false),
+            (Answers::Binary, &["TI-RADS 4", "TI-RADS 2"], true),
+            (Answers::Binary, &["TI-RADS 4", "1"], false),
+        ] {
+            assert_eq!(says_nothing_to(&answers, &labelled(labels)), nothing, "{labels:?}");
+        }
     }
 
     #[test]

@@ -4,8 +4,11 @@
 //! Promise: this process decodes no picture; a file over which the worker dies or that nobody can read is an outcome, not an end.
 
 use fovea_core::{Analysis, ObjectHeader, Reason, Uid, chain, sop_class};
+use fovea_dimse::Part10Error;
 use fovea_infer::{Manifest, TrustedKey};
-use fovea_receive::{PictureClass, PictureDecoder, PictureError, RawPicture, object_file_header, picture_object};
+use fovea_receive::{
+    ObjectFileError, PictureClass, PictureDecoder, PictureError, RawPicture, object_file_header, picture_object,
+};
 use fovea_worker::{Evaluated, ModelState, Picture, ServingModel, Worker, WorkerConfig, WorkerError};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -90,7 +93,12 @@ impl Bench {
         } else {
             file
         };
-        let header = object_file_header(&mut object).map_err(|error| unreadable(&error))?;
+        let header = object_file_header(&mut object).map_err(|error| match error {
+            ObjectFileError::Head(Part10Error::NotPart10) => {
+                Reason::new("object_unreadable", "the file is neither JPEG, PNG nor DICOM", "")
+            }
+            error => unreadable(&error),
+        })?;
         object.rewind().map_err(|error| unreadable(&error))?;
         Ok((object, header))
     }
@@ -125,7 +133,7 @@ fn class(manifest: &Manifest) -> Result<PictureClass, BenchError> {
 
 fn unanswered(reason: Reason) -> Evaluated {
     let analysis = Analysis::not_analysed(reason);
-    Evaluated { analysis, fit_probability: None, level: None, mask: None, nuclei: None }
+    Evaluated { analysis, fit_probability: None, level: None, mask: None, nuclei: None, in_fields: false }
 }
 
 /// How to run the bundle at `path`.

@@ -20,6 +20,7 @@ use anyhow::Context;
 use cases::{Case, Folders};
 use clap::Args;
 use fovea_infer::{Bundle, BundleFiles, Manifest};
+use html::Target;
 use look::Bench;
 use result::{CaseResult, Ruler, Summary};
 use std::fs::File;
@@ -47,12 +48,12 @@ pub struct EvalArgs {
     /// Folder of masks: <stem>_mask.png (binary) and <stem>_label.png (instances), beside the sub-path of the file or flat.
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
-    /// Writes a page for people; without a name <bundle>-eval.html beside the labels.
+    /// Writes a page for people; without a name <bundle>-eval.html beside the labels. Only an earlier page is replaced.
     #[arg(long, value_name = "FILE")]
     html: Option<Option<PathBuf>>,
     /// Looks at the first cases only.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Goes without files of the table that are not there.
     #[arg(long)]
     skip_missing: bool,
@@ -66,7 +67,11 @@ pub struct EvalArgs {
 
 const DEFINITIONS: &str = "\
 Labels: 0 or 1 (no/yes, false/true, negative/positive); levels where any label of a grading bundle is above 1 (positive from level 2 on);
-classes by their value where the bundle has classes. An empty label counts for masks only. Files of the same bytes are one case.
+classes by their value where the bundle has classes. An empty label counts for masks only. With --masks, labels of which none means anything to the bundle (counts, another scale) are put aside.
+Files of the same bytes are one case. A mask may be smaller or larger than its picture, but not of another shape.
+In <stem>, only .jpg .jpeg .png .dcm .dicom .tif .tiff are cut off. An instance is a grey value, an index of a palette, or a colour.
+
+n is the number of all cases, answered or not; n_answered of those with an answer.
 
 Figures, over the answered and labelled cases:
   auc            area under the ROC curve, positive against the rest; equal probabilities count half
@@ -75,7 +80,8 @@ Figures, over the answered and labelled cases:
   ece            mean |probability - share of positives| over 10 bins of equal count, by rising probability
   accuracy       most probable class is the label; for yes or no, and for levels: positive from 0.5 on
   kappa          quadratic weights, level against level; null where labels are 0 and 1 or classes
-Over the cases with masks, unanswered ones as if nothing had been found:
+Over the cases with masks, unanswered ones as if nothing had been found, and without those that are read field by field (slides and
+pictures of more than 1,024 pixels under a bundle with tiles), of which there is no map:
   dice, iou      means of 2|A and B| / (|A| + |B|) and |A and B| / |A or B|; 1 where both are empty
   ap50           mean of TP / (TP + FP + FN), partners overlap by more than one half (Data Science Bowl 2018)
   count_error    median of |found - true| / true
@@ -108,30 +114,42 @@ fn evaluate(args: &EvalArgs, json: bool, stop: &AtomicBool) -> anyhow::Result<Ex
     let table = File::open(&args.labels).with_context(|| format!("open {}", args.labels.display()))?;
     let in_table = || format!("in {}", args.labels.display());
     let rows = labels::read(table, args.masks.is_none()).with_context(in_table)?;
-    let (meaning, truths) = labels::truths(&manifest, &rows).with_context(in_table)?;
+    let truths = labels::truths(&manifest, &rows, args.masks.is_some()).with_context(in_table)?;
     let folders = Folders { images: &args.images, masks: args.masks.as_deref(), skip_missing: args.skip_missing };
-    let (mut cases, mut warnings) = cases::gather(&rows, &truths, &meaning, &folders).with_context(in_table)?;
-    cases.truncate(args.limit.unwrap_or(usize::MAX).max(1));
-    drop((rows, truths));
-    let ruler = Ruler::new(&manifest, meaning);
+    let gathered = cases::gather(&rows, &truths.of_rows, &truths.meaning, &folders);
+    let (mut cases, mut warnings) = gathered.with_context(in_table)?;
+    cases.truncate(args.limit.map_or(usize::MAX, |limit| limit as usize));
+    if truths.put_aside {
+        warnings.push("the labels mean nothing to this bundle and are put aside: only masks are compared".to_owned());
+    }
+    let ruler = Ruler::new(&manifest, truths.meaning);
+    if let Some(path) = &args.masks {
+        warnings.extend(cases::with_masks(&cases, path, ruler.outlines, ruler.counts)?);
+    }
+    for case in &cases {
+        truth::check(if ruler.outlines { &case.masks } else { &[] })?;
+        truth::check(if ruler.counts { &case.instances } else { &[] })?;
+    }
+    let page_path = args.html.as_ref().map(|path| html_path(path.as_deref(), args, &manifest));
+    let target = page_path.map(Target::new).transpose()?;
+    drop(rows);
     let bench = Bench::new(config, &manifest)?;
-    warnings.drain(..).for_each(|warning| eprintln!("foveactl: {warning}"));
+    warnings.iter().for_each(|warning| eprintln!("foveactl: {warning}"));
 
     let Some(results) = look_at_all(&bench, &cases, &ruler, json, stop)? else {
         eprintln!("foveactl: stopped; no figures, because those of a part would mislead");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let summary = Summary::of(&results, &ruler, &bench.serving.model);
-    if let Some(path) = &args.html {
-        let path = html_path(path.as_deref(), args, &manifest);
+    report::warnings(&summary).iter().for_each(|warning| eprintln!("foveactl: {warning}"));
+    report::print(&summary, &results, &manifest, json)?;
+    if let Some(target) = target {
         let page = html::page(
             &html::Page { manifest: &manifest, ruler: &ruler, summary: &summary, results: &results },
             |worst| thumbs::of(&bench, &cases[worst], &ruler),
         );
-        std::fs::write(&path, page).with_context(|| format!("write {}", path.display()))?;
-        eprintln!("foveactl: the page is in {}", path.display());
+        eprintln!("foveactl: the page is in {}", target.write(&page)?.display());
     }
-    report::print(&summary, &results, &manifest, json)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -73,13 +73,33 @@ pub fn outcome_word(outcome: Outcome) -> &'static str {
     }
 }
 
+/// How many have an answer, for whoever reads figures that are of these only.
+pub fn answered(summary: &Summary) -> String {
+    format!("{} of {} cases were answered", summary.n_answered, summary.n)
+}
+
+/// What a person must know of the figures, beside them.
+pub fn warnings(summary: &Summary) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if summary.n_answered < summary.n {
+        warnings.push(answered(summary));
+    }
+    if summary.n_without_map > 0 {
+        warnings.push(format!(
+            "{} of {} cases have a mask and were read field by field, which gives no map: they are not in dice, iou, ap50 and count_error",
+            summary.n_without_map, summary.n
+        ));
+    }
+    warnings
+}
+
 /// Prints the figures; with `json` the one last line.
 pub fn print(summary: &Summary, results: &[CaseResult], manifest: &Manifest, json: bool) -> anyhow::Result<()> {
     if json {
         return json_line(summary);
     }
     let name = format!("{} {}", summary.bundle, summary.version);
-    let mut table = Table::new(&[&name, "", &format!("{} cases; research use only", summary.n)]);
+    let mut table = Table::new(&[&name, "", &format!("{}; research use only", answered(summary))]);
     table.row(vec!["labels".to_owned(), String::new(), manifest.labels.meaning.clone()]);
     for (name, value, of) in figures(summary) {
         table.row(vec![name.to_owned(), value, of]);

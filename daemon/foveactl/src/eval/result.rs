@@ -2,7 +2,8 @@
 //!
 //! In: cases, and what production says of them. Out: one [`CaseResult`] each, then one [`Summary`].
 //! Promise: pure, but for reading the masks of a case; what was not answered counts where a site would feel it: as a missed area, as
-//! nothing counted, in the rates, and never in AUC, sensitivity, specificity, accuracy, kappa or calibration.
+//! nothing counted, in the rates, and never in AUC, sensitivity, specificity, accuracy, kappa or calibration. What is read field by
+//! field has no map, and is compared with none.
 
 use super::cases::Case;
 use super::labels::{Meaning, Truth};
@@ -17,6 +18,7 @@ use fovea_infer::{Bands, Kind, Manifest};
 use fovea_worker::{Evaluated, LabelMap};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What the figures are counted with.
 #[derive(Clone, PartialEq, Debug)]
@@ -82,6 +84,8 @@ pub struct CaseResult {
     pub overlap: Option<Overlap>,
     /// Against the instance map, where there is one.
     pub matched: Option<Matched>,
+    /// It has a mask or an instance map, and was read field by field, of which there is no map to compare with.
+    pub without_map: bool,
     /// Decode, preparation and inference, microseconds.
     pub latency_us: u64,
 }
@@ -90,24 +94,34 @@ impl CaseResult {
     /// Compares what was said with what is. Says also when a mask had to be scaled.
     ///
     /// # Errors
-    /// [`TruthError`] when a mask cannot be read.
+    /// [`TruthError`] when a mask cannot be read, or is of another shape than the picture.
     pub fn of(case: &Case, looked: &Evaluated, ruler: &Ruler) -> Result<(Self, Option<String>), TruthError> {
+        let has_truth = (ruler.outlines && !case.masks.is_empty()) || (ruler.counts && !case.instances.is_empty());
+        let is_compared = |wanted: bool| wanted && !looked.in_fields;
         let mut scaled = None;
-        let mut fitted = |map: Option<Map>, found: Option<&LabelMap>| {
-            map.map(|map| match found {
-                Some(found) if (map.width_px, map.height_px) != (found.width_px, found.height_px) => {
+        let mut fitted = |map: Option<Map>, paths: &[PathBuf], found: Option<&LabelMap>| match (map, found, paths) {
+            (Some(map), Some(found), [path, ..]) => {
+                let (from, to) = ((map.width_px, map.height_px), (found.width_px, found.height_px));
+                if from != to {
                     scaled = Some(format!(
                         "{}: its mask has {} x {} pixels and the picture {} x {}; the mask was scaled",
-                        case.file, map.width_px, map.height_px, found.width_px, found.height_px
+                        case.file, from.0, from.1, to.0, to.1
                     ));
-                    map.scaled(found.width_px, found.height_px)
                 }
-                _ => map,
-            })
+                map.fitted(path, &case.file, to).map(Some)
+            }
+            (map, ..) => Ok(map),
         };
-        let mask = if ruler.outlines { fitted(truth::masks(&case.masks)?, looked.mask.as_ref()) } else { None };
-        let things =
-            if ruler.counts { fitted(truth::instances(&case.instances)?, looked.nuclei.as_ref()) } else { None };
+        let mask = if is_compared(ruler.outlines) {
+            fitted(truth::masks(&case.masks)?, &case.masks, looked.mask.as_ref())?
+        } else {
+            None
+        };
+        let things = if is_compared(ruler.counts) {
+            fitted(truth::instances(&case.instances)?, &case.instances, looked.nuclei.as_ref())?
+        } else {
+            None
+        };
         let overlap = mask.map(|mask| match &looked.mask {
             Some(found) => Overlap::of(&found.labels, &mask.labels),
             None => Overlap::missed(&mask.labels),
@@ -140,6 +154,7 @@ impl CaseResult {
             fit_probability: looked.fit_probability,
             overlap,
             matched,
+            without_map: has_truth && looked.in_fields,
             latency_us: times.decode_us + times.preprocess_us + times.infer_us,
         };
         Ok((result, scaled))
@@ -151,14 +166,17 @@ impl CaseResult {
     }
 
     /// How wrong it is, 0 to 1: the greatest of the distance of the probability from the label, the area that does not overlap, and the
-    /// things without a partner. None where nothing can be compared, or nothing was answered.
+    /// things without a partner. A positive case without an answer is as wrong as can be. None where nothing can be compared.
     pub fn wrongness(&self, meaning: &Meaning) -> Option<f64> {
-        let probability = self.probability?;
-        let of_label = self.truth.map(|truth| match truth {
-            Truth::Class(class) if !self.classes.is_empty() => 1.0 - self.classes.get(class).copied().unwrap_or(0.0),
-            _ if meaning.is_positive(truth) => 1.0 - probability,
-            _ => probability,
-        });
+        let of_label = match (self.truth, self.probability) {
+            (Some(Truth::Class(class)), Some(_)) if !self.classes.is_empty() => {
+                Some(1.0 - self.classes.get(class).copied().unwrap_or(0.0))
+            }
+            (Some(truth), Some(probability)) if meaning.is_positive(truth) => Some(1.0 - probability),
+            (Some(_), Some(probability)) => Some(probability),
+            (Some(truth), None) if meaning.is_positive(truth) => Some(1.0),
+            _ => None,
+        };
         let of_area = self.overlap.map(|overlap| 1.0 - overlap.dice());
         let of_things = self.matched.map(|matched| 1.0 - matched.ap50());
         [of_label, of_area, of_things].into_iter().flatten().max_by(f64::total_cmp)
@@ -240,6 +258,8 @@ pub struct Summary {
     pub ungradable_rate: Option<f64>,
     /// Median over the answered cases, milliseconds.
     pub latency_ms_p50: Option<f64>,
+    /// What the labels were taken for; none where not one counted.
+    pub labels_read_as: Option<&'static str>,
     /// Share of the cases that were not analysed.
     pub not_analysed_rate: Option<f64>,
     /// Cases with an answer.
@@ -252,6 +272,8 @@ pub struct Summary {
     pub n_masks: usize,
     /// Cases with an instance map.
     pub n_instances: usize,
+    /// Cases with a mask or instance map that were read field by field, and so are in neither.
+    pub n_without_map: usize,
     /// At `significant_from`.
     pub sensitivity_significant: Option<f64>,
     /// Likewise.
@@ -340,12 +362,14 @@ impl Summary {
             count_error: median(matches().filter_map(Matched::count_error).collect()),
             ungradable_rate: rate(Outcome::Ungradable),
             latency_ms_p50: median(answered().map(|result| result.latency_us as f64 / 1e3).collect()),
+            labels_read_as: results.iter().any(|result| result.truth.is_some()).then(|| ruler.meaning.name()),
             not_analysed_rate: rate(Outcome::NotAnalysed),
             n_answered: answered().count(),
             n_scored: scored.len(),
             n_positive: scored.iter().filter(|case| case.positive).count(),
             n_masks: overlaps().count(),
             n_instances: matches().count(),
+            n_without_map: results.iter().filter(|result| result.without_map).count(),
             sensitivity_significant,
             specificity_significant,
             clear_below: ruler.bands.clear_below,
@@ -375,6 +399,7 @@ mod tests {
             fit_probability: None,
             overlap: None,
             matched: None,
+            without_map: false,
             latency_us: 2_000,
         }
     }
@@ -432,10 +457,43 @@ mod tests {
     #[test]
     fn the_last_line_has_its_keys_in_their_order_and_null_where_a_figure_does_not_apply() {
         let line = serde_json::to_string(&summary(&[result(None, None)], Meaning::Binary)).unwrap();
-        let keys: Vec<&str> = line.split(['{', ',']).filter_map(|pair| pair.split('"').nth(1)).take(15).collect();
-        let wanted = "n auc auc_low auc_high sensitivity specificity ece accuracy kappa dice iou ap50 count_error ungradable_rate latency_ms_p50";
+        let keys: Vec<&str> = line.split(['{', ',']).filter_map(|pair| pair.split('"').nth(1)).take(16).collect();
+        let wanted = "n auc auc_low auc_high sensitivity specificity ece accuracy kappa dice iou ap50 count_error ungradable_rate latency_ms_p50 labels_read_as";
         assert_eq!(keys.join(" "), wanted);
         assert!(line.contains("\"auc\":null") && line.contains("\"ungradable_rate\":1.0"), "{line}");
+    }
+
+    #[test]
+    fn what_is_read_field_by_field_is_compared_with_no_map_and_anything_else_without_a_map_is_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a_mask.png");
+        let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 3, 2);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.write_header().unwrap().write_image_data(&[0, 1, 1, 0, 1, 2]).unwrap();
+        let case = Case {
+            file: "a.png".to_owned(),
+            path: "a.png".into(),
+            truth: None,
+            group: None,
+            masks: vec![path.clone()],
+            instances: vec![path],
+        };
+        let analysis = fovea_core::Analysis::not_analysed(Reason::new("x", "x", ""));
+        let mut looked =
+            Evaluated { analysis, fit_probability: None, level: None, mask: None, nuclei: None, in_fields: false };
+        let missed = CaseResult::of(&case, &looked, &ruler(Meaning::Binary)).unwrap().0;
+        assert_eq!(missed.overlap, Some(Overlap { both: 0, found: 0, truth: 4 }));
+        assert_eq!((missed.matched, missed.without_map), (Some(Matched { pairs: 0, found: 0, truth: 2 }), false));
+        looked.in_fields = true;
+        let in_fields = CaseResult::of(&case, &looked, &ruler(Meaning::Binary)).unwrap().0;
+        assert_eq!((in_fields.overlap, in_fields.matched, in_fields.without_map), (None, None, true));
+        let summary = summary(&[missed, in_fields], Meaning::Binary);
+        assert_eq!((summary.n_masks, summary.n_instances, summary.n_without_map), (1, 1, 1));
+        // A map of another shape is no map of this picture.
+        looked.in_fields = false;
+        looked.mask = Some(LabelMap { width_px: 2, height_px: 3, labels: vec![0; 6] });
+        let error = CaseResult::of(&case, &looked, &ruler(Meaning::Binary)).unwrap_err().to_string();
+        assert!(error.contains("a_mask.png has 3 x 2") && error.contains("a.png 2 x 3"), "{error}");
     }
 
     #[test]
@@ -443,7 +501,10 @@ mod tests {
         let meaning = Meaning::Binary;
         assert_eq!(result(Some(Truth::Binary(true)), Some(0.2)).wrongness(&meaning), Some(0.8));
         assert_eq!(result(Some(Truth::Binary(false)), Some(0.2)).wrongness(&meaning), Some(0.2));
-        assert_eq!(result(Some(Truth::Binary(true)), None).wrongness(&meaning), None);
+        assert_eq!(result(Some(Truth::Binary(true)), None).wrongness(&meaning), Some(1.0));
+        assert_eq!(result(Some(Truth::Binary(false)), None).wrongness(&meaning), None);
+        let matched = Some(Matched { pairs: 0, found: 0, truth: 3 });
+        assert_eq!(CaseResult { matched, ..result(None, None) }.wrongness(&meaning), Some(1.0));
         let overlap = Some(Overlap { both: 0, found: 1, truth: 1 });
         assert_eq!(CaseResult { overlap, ..result(None, Some(0.5)) }.wrongness(&meaning), Some(1.0));
     }

@@ -1,6 +1,7 @@
 //! Masks as a site drew them: PNG files become maps of labels.
 //!
-//! In: `<stem>_mask.png` (what is not black is covered) and `<stem>_label.png` (each value or colour but black is one thing). Out:
+//! In: `<stem>_mask.png` (what is not black is covered) and `<stem>_label.png` (each value, index of a palette or colour but 0 and black is
+//! one thing); what is wholly transparent is background. Out:
 //! [`Map`]s. Promise: bounded memory; a file that is no such map is an error that names it.
 
 use png::{ColorType, Transformations};
@@ -22,6 +23,21 @@ pub enum TruthError {
         path: PathBuf,
         /// Why.
         source: png::DecodingError,
+    },
+    /// A mask of another picture, by its shape.
+    #[error(
+        "the mask {path} has {} x {} pixels and {of} {} x {}: it is not of the same shape",
+        .mask_px.0, .mask_px.1, .of_px.0, .of_px.1
+    )]
+    Shape {
+        /// Which.
+        path: PathBuf,
+        /// Its columns and rows.
+        mask_px: (u32, u32),
+        /// The picture, or its other mask.
+        of: String,
+        /// Columns and rows of that.
+        of_px: (u32, u32),
     },
     /// Too large, or more things than 16 bits can number.
     #[error("the mask {path} {problem}")]
@@ -56,6 +72,24 @@ impl Map {
         Self { width_px, height_px, labels }
     }
 
+    /// The map in the size of `of`, where its own is that of a map that was made smaller or larger, each side to a whole pixel.
+    ///
+    /// # Errors
+    /// [`TruthError::Shape`] names `path`, which the map is from, and `of`.
+    pub fn fitted(self, path: &Path, of: &str, (width_px, height_px): (u32, u32)) -> Result<Self, TruthError> {
+        let (across, down) =
+            (u64::from(self.width_px) * u64::from(height_px), u64::from(self.height_px) * u64::from(width_px));
+        let pixel = self.width_px.max(self.height_px).max(width_px).max(height_px);
+        if (self.width_px, self.height_px) == (width_px, height_px) {
+            Ok(self)
+        } else if across.abs_diff(down) <= u64::from(pixel) {
+            Ok(self.scaled(width_px, height_px))
+        } else {
+            let mask_px = (self.width_px, self.height_px);
+            Err(TruthError::Shape { path: path.to_owned(), mask_px, of: of.to_owned(), of_px: (width_px, height_px) })
+        }
+    }
+
     /// Adds what another map has where this one has nothing. `apart` gives its things numbers of their own.
     fn unite(&mut self, other: &Self, apart: bool) {
         let offset = if apart { self.labels.iter().copied().max().unwrap_or(0) } else { 0 };
@@ -72,7 +106,7 @@ impl Map {
 /// # Errors
 /// [`TruthError`].
 pub fn masks(paths: &[PathBuf]) -> Result<Option<Map>, TruthError> {
-    united(paths, false, |_, samples| Ok(u16::from(samples.iter().any(|sample| *sample != 0))))
+    united(paths, Things::One, |_, samples| Ok(u16::from(samples.iter().any(|sample| *sample != 0))))
 }
 
 /// The union of instance maps; none of no maps. The first one's size counts.
@@ -80,7 +114,7 @@ pub fn masks(paths: &[PathBuf]) -> Result<Option<Map>, TruthError> {
 /// # Errors
 /// [`TruthError`].
 pub fn instances(paths: &[PathBuf]) -> Result<Option<Map>, TruthError> {
-    united(paths, true, |colours, samples| match samples {
+    united(paths, Things::Each, |colours, samples| match samples {
         [value] => Ok(*value),
         [0, 0, 0] => Ok(0),
         colour => {
@@ -93,58 +127,100 @@ pub fn instances(paths: &[PathBuf]) -> Result<Option<Map>, TruthError> {
 type Colours = HashMap<Vec<u16>, u16>;
 type Read = fn(&mut Colours, &[u16]) -> Result<u16, String>;
 
-fn united(paths: &[PathBuf], apart: bool, read: Read) -> Result<Option<Map>, TruthError> {
+/// Whether a map shows one area, or things that are told apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Things {
+    One,
+    Each,
+}
+
+/// Looks at the heads of masks and instance maps, before hours are spent on pictures.
+///
+/// # Errors
+/// [`TruthError`] when one is no PNG or too large.
+pub fn check(paths: &[PathBuf]) -> Result<(), TruthError> {
+    paths.iter().try_for_each(|path| reader(path, Things::One).map(drop))
+}
+
+fn united(paths: &[PathBuf], things: Things, read: Read) -> Result<Option<Map>, TruthError> {
     let mut united: Option<Map> = None;
     for path in paths {
-        let map = open(path, read)?;
+        let map = open(path, things, read)?;
         match &mut united {
             None => united = Some(map),
-            Some(united) => united.unite(&map.scaled(united.width_px, united.height_px), apart),
+            Some(united) => {
+                let map = map.fitted(path, "the other mask", (united.width_px, united.height_px))?;
+                united.unite(&map, things == Things::Each);
+            }
         }
     }
     Ok(united)
 }
 
-/// Reads a PNG; `label` makes a label of the samples of one pixel, without alpha.
-fn open(path: &Path, label: Read) -> Result<Map, TruthError> {
+fn reader(path: &Path, things: Things) -> Result<png::Reader<BufReader<File>>, TruthError> {
     let failed = |source| TruthError::Read { path: path.to_owned(), source };
-    let form = |problem: String| TruthError::Form { path: path.to_owned(), problem };
     let file = File::open(path).map_err(|error| failed(error.into()))?;
     let mut decoder =
         png::Decoder::new_with_limits(BufReader::new(file), png::Limits { bytes: PIXELS_MAX as usize * 8 });
-    // Palettes become colours, and less than 8 bits become 8.
-    decoder.set_transformations(Transformations::EXPAND);
-    let mut reader = decoder.read_info().map_err(failed)?;
+    let has_palette = decoder.read_header_info().map_err(failed)?.color_type == ColorType::Indexed;
+    // Palettes become colours, less than 8 bits become 8, and a transparent colour an alpha. But things have their index for a
+    // number, and a palette may show two of them in one colour.
+    let by_index = has_palette && things == Things::Each;
+    decoder.set_transformations(if by_index { Transformations::IDENTITY } else { Transformations::EXPAND });
+    let reader = decoder.read_info().map_err(failed)?;
     let (width_px, height_px) = reader.info().size();
     let pixels = u64::from(width_px) * u64::from(height_px);
     if pixels == 0 || pixels > PIXELS_MAX {
-        return Err(form(format!("has {pixels} pixels, the limit is {PIXELS_MAX}")));
+        let problem = format!("has {pixels} pixels, the limit is {PIXELS_MAX}");
+        return Err(TruthError::Form { path: path.to_owned(), problem });
     }
+    Ok(reader)
+}
+
+/// Reads a PNG; `label` makes a label of the samples of one pixel, without alpha.
+fn open(path: &Path, things: Things, label: Read) -> Result<Map, TruthError> {
+    let failed = |source| TruthError::Read { path: path.to_owned(), source };
+    let form = |problem: String| TruthError::Form { path: path.to_owned(), problem };
+    let mut reader = reader(path, things)?;
+    let (width_px, height_px) = reader.info().size();
+    let pixels = u64::from(width_px) * u64::from(height_px);
     let (colour, depth) = reader.output_color_type();
     let (all, kept) = match colour {
-        ColorType::Grayscale => (1, 1),
+        ColorType::Grayscale | ColorType::Indexed => (1, 1),
         ColorType::GrayscaleAlpha => (2, 1),
         ColorType::Rgb => (3, 3),
         ColorType::Rgba => (4, 3),
-        ColorType::Indexed => return Err(form("has a palette that cannot be read".to_owned())),
     };
-    let wide = depth == png::BitDepth::Sixteen;
     let mut labels = Vec::with_capacity(pixels as usize);
     let mut colours = Colours::new();
     while let Some(row) = reader.next_row().map_err(failed)? {
-        let samples: Vec<u16> = if wide {
-            row.data().chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
-        } else {
-            row.data().iter().copied().map(u16::from).collect()
-        };
+        let samples = samples(row.data(), depth, width_px as usize * all);
         for pixel in samples.chunks_exact(all) {
-            labels.push(label(&mut colours, &pixel[..kept]).map_err(form)?);
+            let (shown, alpha) = pixel.split_at(kept);
+            let is_clear = alpha == [0];
+            labels.push(if is_clear { 0 } else { label(&mut colours, shown).map_err(form)? });
         }
     }
     if labels.len() as u64 != pixels {
         return Err(form("is cut".to_owned()));
     }
     Ok(Map { width_px, height_px, labels })
+}
+
+/// The first `count` samples of a row, the leftmost in the highest bits of a byte (PNG specification, section 7.2).
+fn samples(row: &[u8], depth: png::BitDepth, count: usize) -> Vec<u16> {
+    let bits = depth as usize;
+    match bits {
+        16 => row.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect(),
+        8 => row.iter().copied().map(u16::from).collect(),
+        _ => {
+            let of_byte = |byte: &u8| {
+                let byte = u16::from(*byte);
+                (1..=8 / bits).map(move |place| (byte >> (8 - place * bits)) & ((1 << bits) - 1))
+            };
+            row.iter().flat_map(of_byte).take(count).collect()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +249,8 @@ mod tests {
             (ColorType::Grayscale, BitDepth::One, None, vec![0b0100_0000, 0b1000_0000]),
             (ColorType::Indexed, BitDepth::Eight, Some(palette), vec![0, 1, 1, 0]),
             (ColorType::Rgb, BitDepth::Eight, None, vec![0, 0, 0, 0, 9, 0, 1, 1, 1, 0, 0, 0]),
-            (ColorType::GrayscaleAlpha, BitDepth::Eight, None, vec![0, 255, 7, 255, 7, 0, 0, 255]),
+            (ColorType::GrayscaleAlpha, BitDepth::Eight, None, vec![0, 255, 7, 255, 7, 1, 9, 0]),
+            (ColorType::Rgba, BitDepth::Eight, None, [[255, 255, 255, 0], [9; 4], [9; 4], [1, 1, 1, 0]].concat()),
         ] {
             let mask = write(&path, colour, depth, palette, &bytes);
             assert_eq!(masks(&[mask]).unwrap().unwrap().labels, [0, 1, 1, 0], "{colour:?} {depth:?}");
@@ -190,6 +267,29 @@ mod tests {
         assert_eq!(instances(std::slice::from_ref(&colours)).unwrap().unwrap().labels, [1, 1, 2, 0]);
         assert_eq!(instances(&[wide, colours]).unwrap().unwrap().labels, [301, 300, 7, 0]);
         assert_eq!(instances(&[]).unwrap(), None);
+        // Indices 1 and 2 have the same colour, and are two things all the same.
+        let palette: &[u8] = &[0, 0, 0, 200, 0, 0, 200, 0, 0, 0, 0, 0];
+        for (depth, bytes) in [(BitDepth::Eight, vec![0, 1, 2, 3]), (BitDepth::Two, vec![0b0001_0000, 0b1011_0000])] {
+            let indexed = write(&at("c.png"), ColorType::Indexed, depth, Some(palette), &bytes);
+            assert_eq!(instances(&[indexed]).unwrap().unwrap().labels, [0, 1, 2, 3], "{depth:?}");
+        }
+    }
+
+    #[test]
+    fn a_mask_may_be_smaller_than_its_picture_but_not_of_another_shape() {
+        let fits = |mask: (u32, u32), picture| {
+            let labels = vec![1; (mask.0 * mask.1) as usize];
+            let map = Map { width_px: mask.0, height_px: mask.1, labels };
+            map.fitted(Path::new("a_mask.png"), "a.png", picture).map_err(|error| error.to_string())
+        };
+        for (mask, picture) in [((30, 20), (30, 20)), ((250, 167), (1000, 667)), ((1000, 667), (250, 166))] {
+            let map = fits(mask, picture).unwrap();
+            assert_eq!((map.width_px, map.height_px), picture);
+        }
+        for (mask, picture) in [((20, 30), (30, 20)), ((250, 160), (1000, 667)), ((100, 98), (100, 100))] {
+            let error = fits(mask, picture).unwrap_err();
+            assert!(error.contains("a_mask.png has") && error.contains("and a.png "), "{error}");
+        }
     }
 
     #[test]
@@ -197,7 +297,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken_mask.png");
         std::fs::write(&path, "no picture").unwrap();
-        assert!(masks(&[path]).unwrap_err().to_string().contains("broken_mask.png"));
+        for failed in [masks(std::slice::from_ref(&path)).map(drop), check(&[path])] {
+            assert!(failed.unwrap_err().to_string().contains("broken_mask.png"));
+        }
     }
 
     #[test]

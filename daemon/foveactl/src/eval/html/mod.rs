@@ -4,9 +4,12 @@
 //! Promise: all text from outside is escaped; the page says that it is for research and what every figure is of.
 
 mod charts;
+mod target;
+
+pub use target::Target;
 
 use super::metrics::calibration;
-use super::report::{figures, outcome_word, reasons};
+use super::report::{answered, figures, outcome_word, reasons};
 use super::result::{CaseResult, Ruler, Summary, confusion, scored};
 use crate::eval::metrics::auc::roc;
 use charts::{Chart, escaped};
@@ -16,6 +19,8 @@ use std::fmt::Write;
 
 /// Pictures on the page.
 const WORST: usize = 20;
+/// Most of them without an answer, where there are others: a site whose pictures are often turned away shall see wrong answers too.
+const WORST_UNANSWERED: usize = 10;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1b2530;--soft:#5b6875;--line:#d5dbe1;--ground:#fff;--card:#f5f7f9;--mark:#0b63b0;--warn:#b65c00}
@@ -56,6 +61,7 @@ pub fn page(page: &Page, picture: impl Fn(usize) -> Option<Vec<u8>>) -> String {
             "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
         ),
     );
+    put(&mut out, format_args!("{}", target::MARK));
     // Nothing is ever fetched, whatever a file name holds.
     put(
         &mut out,
@@ -68,8 +74,8 @@ pub fn page(page: &Page, picture: impl Fn(usize) -> Option<Vec<u8>>) -> String {
     put(
         &mut out,
         format_args!(
-            "<p class=\"soft\">{} cases. Labels: {}. Manifest SHA-256 {}.</p>",
-            summary.n,
+            "<p class=\"soft\">{}. Labels: {}. Manifest SHA-256 {}.</p>",
+            answered(summary),
             escaped(&manifest.labels.meaning),
             escaped(&summary.sha256)
         ),
@@ -210,10 +216,18 @@ fn worst(out: &mut String, page: &Page, picture: impl Fn(usize) -> Option<Vec<u8
     let wrong = |(number, result): (usize, &CaseResult)| Some((number, result.wrongness(&page.ruler.meaning)?));
     let mut worst: Vec<(usize, f64)> = page.results.iter().enumerate().filter_map(wrong).collect();
     worst.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let is_answered = |number: usize| page.results[number].outcome == Outcome::Finding;
+    let answered = worst.iter().filter(|(number, _)| is_answered(*number)).count();
+    let mut room = WORST_UNANSWERED.max(WORST.saturating_sub(answered));
+    worst.retain(|(number, _)| {
+        let is_shown = is_answered(*number) || room > 0;
+        room -= usize::from(is_shown && !is_answered(*number));
+        is_shown
+    });
     if worst.is_empty() {
         return;
     }
-    out.push_str("<h2>The worst cases</h2><p class=\"soft\">Farthest from their label or mask first. Orange: found. Blue: as the site drew it.</p><div class=\"grid\">\n");
+    out.push_str("<h2>The worst cases</h2><p class=\"soft\">Farthest from their label or mask first, at most half of them without an answer where there are others. Orange: found. Blue: as the site drew it.</p><div class=\"grid\">\n");
     for (number, _) in worst.into_iter().take(WORST) {
         let result = &page.results[number];
         put(out, format_args!("<div><h3>{}</h3>", escaped(&result.file)));
@@ -240,6 +254,9 @@ fn says(result: &CaseResult, ruler: &Ruler) -> String {
     }
     if let (Outcome::Finding, Some(probability)) = (result.outcome, result.probability) {
         parts.push(format!("probability {probability:.3}"));
+    }
+    if let Some(reason) = &result.reason {
+        parts.push(format!("{}: {}", outcome_word(result.outcome), reason.text));
     }
     if let Some(level) = result.level {
         parts.push(format!("level {level}"));
@@ -276,6 +293,7 @@ mod tests {
             fit_probability: None,
             overlap: None,
             matched: None,
+            without_map: false,
             latency_us: 1,
         };
         let bands = Bands { clear_below: 0.3, significant_from: 0.7 };
@@ -285,7 +303,15 @@ mod tests {
         let manifest = Manifest::parse(&toml.unwrap()).unwrap();
         let model = fovea_core::ModelRef { id: "x".into(), version: "1".into(), sha256: fovea_core::Sha256::of(b"") };
         let negative = CaseResult { truth: Some(Truth::Binary(false)), file: "b".to_owned(), ..result.clone() };
-        let results = [result, negative];
+        let unanswered = CaseResult {
+            file: "turned-away".to_owned(),
+            outcome: Outcome::Ungradable,
+            reason: Some(fovea_core::Reason::new("dark", "the picture is <dark>", "")),
+            probability: None,
+            ..result.clone()
+        };
+        let mut results = vec![result, negative];
+        results.extend(std::iter::repeat_n(unanswered, 30));
         let summary = Summary::of(&results, &ruler, &model);
         let html = page(&Page { manifest: &manifest, ruler: &ruler, summary: &summary, results: &results }, |_| {
             Some(vec![1, 2])
@@ -294,7 +320,12 @@ mod tests {
             !html.contains("<script") && html.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;.png")
         );
         assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("src=\"/"));
+        // Both answered ones, and as many of the others as there is room for.
+        assert_eq!(html.matches("<h3>turned-away</h3>").count(), 18);
+        assert_eq!(html.matches("<img ").count(), 20);
         for part in [
+            "label 1 \u{b7} ungradable: the picture is &lt;dark&gt;",
+            "2 of 32 cases were answered",
             "Research use only",
             "ROC",
             "Calibration",
