@@ -73,7 +73,7 @@ def degraded(folder: Path) -> None:
 
 def tissue(slide: Image.Image, folder: Path) -> None:
     """One photomicrograph: 768 x 768 px of stained tissue, as a microscope's camera sends it."""
-    field = slide.crop((1000, 1700, 1768, 2468))
+    field = slide.crop((750, 1550, 1518, 2318))
     ds = object_of("tissue", "1.2.840.10008.5.1.4.1.1.77.1.2", "GM", "Tissue")
     ds.PixelSpacing = [SLIDE_MM_PER_PX, SLIDE_MM_PER_PX]
     colour(ds, field.width, field.height, [jpeg(field)])
