@@ -8,6 +8,7 @@ use fovea_tests::node::{Node, Setup};
 use fovea_tests::{paths, wait};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -22,12 +23,18 @@ fn signer() -> SigningKey {
 
 /// A box that serves the built-in eye model and also trusts the tests' key.
 fn boxed(folder: &Path) -> Node {
-    let mut node = Setup::new(folder).expect("a box").prepare().expect("a configuration");
+    let mut node = stopped(folder);
+    node.start().expect("the box starts");
+    node
+}
+
+/// The same, not started yet.
+fn stopped(folder: &Path) -> Node {
+    let node = Setup::new(folder).expect("a box").prepare().expect("a configuration");
     let text = fs::read_to_string(node.config_path()).expect("the configuration");
     let key = Sha256(signer().verifying_key().to_bytes());
     let text = text.replace("trusted_keys = [", &format!("trusted_keys = [\"{key}\", "));
     fs::write(node.config_path(), text).expect("the configuration");
-    node.start().expect("the box starts");
     node
 }
 
@@ -106,6 +113,11 @@ fn serving(node: &Node) -> Vec<String> {
     serve.map(|row| row["version"].as_str().expect("a version").to_owned()).collect()
 }
 
+/// Where an installed version of the eye model lies.
+fn installed(node: &Node, version: &str) -> PathBuf {
+    node.state().join("models/installed").join(ID).join(version)
+}
+
 fn staged(node: &Node) -> Vec<PathBuf> {
     let entries = fs::read_dir(node.state().join("models")).expect("the model store").flatten();
     entries.map(|entry| entry.path()).filter(|path| path.display().to_string().contains("/.new-")).collect()
@@ -172,6 +184,82 @@ fn folder_of(node: &Node) -> PathBuf {
 }
 
 #[test]
+fn without_named_bundles_an_installation_leaves_the_bundle_that_lies_in_the_models_folder_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = stopped(folder.path());
+    let config = fs::read_to_string(node.config_path()).expect("the configuration");
+    let default: Vec<&str> = config.lines().filter(|line| !line.starts_with("bundles = ")).collect();
+    fs::write(node.config_path(), default.join("\n")).expect("the configuration");
+    copy(&paths::bundle().expect("the eye bundle"), &node.state().join("models").join(ID));
+    node.start().expect("the box starts");
+    let old = built_in_version();
+    assert_eq!(serving(&node), std::slice::from_ref(&old));
+
+    done(&node, &["models", "install", text(&version(folder.path(), "7.0.0", |_| ()))]);
+    assert_eq!(serving(&node), ["7.0.0"]);
+    done(&node, &["models", "rollback", ID]);
+    assert_eq!(serving(&node), std::slice::from_ref(&old));
+    assert!(node.stop().expect("it stops").success());
+    node.start().expect("it starts again");
+    assert_eq!(serving(&node), std::slice::from_ref(&old));
+    done(&node, &["models", "rollback", ID]);
+    assert_eq!(serving(&node), ["7.0.0"]);
+    assert!(ctl(&node, &["doctor"]).status.success());
+}
+
+/// A worker that waits to come up while `<folder>/hold` is there, and tells so with `<folder>/held`.
+fn held_worker(folder: &Path) -> PathBuf {
+    let worker = paths::program("fovea-worker").expect("the worker is built");
+    let (hold, held) = (folder.join("hold"), folder.join("held"));
+    let script = format!(
+        "#!/bin/sh\nwhile [ -e '{0}' ]; do : > '{1}'; /bin/sleep 0.05; done\nexec '{2}'\n",
+        hold.display(),
+        held.display(),
+        worker.display()
+    );
+    let path = folder.join("held-worker");
+    fs::write(&path, script).expect("a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("it can be run");
+    path
+}
+
+#[test]
+fn objects_are_answered_and_the_list_is_told_while_a_new_set_comes_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = stopped(folder.path());
+    let config = fs::read_to_string(node.config_path()).expect("the configuration");
+    let worker = paths::program("fovea-worker").expect("the worker is built");
+    let slow = config.replace(&format!("{worker:?}"), &format!("{:?}", held_worker(folder.path())));
+    assert_ne!(slow, config);
+    fs::write(node.config_path(), slow).expect("the configuration");
+    node.start().expect("the box starts");
+    let old = built_in_version();
+    done(&node, &["models", "install", "--no-activate", text(&version(folder.path(), "7.0.0", |_| ()))]);
+
+    let (hold, held) = (folder.path().join("hold"), folder.path().join("held"));
+    fs::write(&hold, "").expect("a file");
+    std::thread::scope(|scope| {
+        let node = &node;
+        let activating = scope.spawn(move || done(node, &["models", "activate", ID, "7.0.0"]));
+        wait::until(LIMIT, || "the new worker".into(), || Ok(held.exists().then_some(()))).expect("it is coming up");
+        let finding = node.capture_and_wait(&paths::sample("retina.jpg").expect("the sample"), LIMIT);
+        let (list, meanwhile) = (ctl(node, &["models", "list"]), serving(node));
+        let was_coming_up = !activating.is_finished();
+        fs::remove_file(&hold).expect("it was there");
+        activating.join().expect("it is activated");
+
+        assert!(was_coming_up, "the new set cannot have been up");
+        assert_eq!(finding.expect("an outcome").model.expect("a model").version, old);
+        assert_eq!(meanwhile, std::slice::from_ref(&old));
+        let told = String::from_utf8_lossy(&list.stderr).into_owned();
+        assert!(list.status.success() && told.contains("busy: activating dr-screening 7.0.0"), "{}", says(&list));
+    });
+    assert_eq!(serving(&node), ["7.0.0"]);
+    let after = node.capture_and_wait(&paths::sample("retina-blurred-dark.jpg").expect("the sample"), LIMIT);
+    assert_eq!(after.expect("an outcome").model.expect("a model").version, "7.0.0");
+}
+
+#[test]
 fn inv_03_a_bundle_that_is_refused_is_not_kept_and_what_serves_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = boxed(folder.path());
@@ -206,7 +294,7 @@ fn inv_03_a_bundle_that_is_refused_is_not_kept_and_what_serves_goes_on() {
     assert!(!absent.status.success() && says(&absent).contains("not on this box"), "{}", says(&absent));
     assert_eq!(serving(&node), before);
     assert_eq!(staged(&node), [] as [PathBuf; 0]);
-    assert!(!node.state().join("models").join(ID).exists() || names(&node.state().join("models").join(ID)).is_empty());
+    assert!(!installed(&node, "").exists() || names(&installed(&node, "")).is_empty());
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -222,7 +310,7 @@ fn inv_03_a_byte_changed_on_disk_between_starts_is_refused_and_the_version_befor
     let new = version(folder.path(), "7.0.0", |_| ());
     done(&node, &["models", "install", text(&new)]);
     assert!(node.stop().expect("it stops").success());
-    flip(&node.state().join("models").join(ID).join("7.0.0").join("card.md"));
+    flip(&installed(&node, "7.0.0").join("card.md"));
     node.start().expect("it starts all the same");
 
     assert_eq!(serving(&node), std::slice::from_ref(&old));

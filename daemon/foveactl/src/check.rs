@@ -6,25 +6,43 @@
 use crate::CheckArgs;
 use crate::eval;
 use crate::table::{Table, duration, json_line, size};
-use fovea_infer::{Bundle, BundleFiles, Manifest, TrustedKey};
+use fovea_core::chain;
+use fovea_infer::{Bundle, BundleError, BundleFiles, Manifest, TrustedKey};
 use fovea_worker::{ModelState, ServingModel, Worker};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
 
 /// What is asked, in order; a bundle that fails at one is not asked the next.
-const STEPS: [(&str, &str); 4] = [
+const STEPS: [(&str, &str); 5] = [
+    ("files", UNREADABLE),
     ("signature", "bundle_untrusted"),
     ("hashes and limits", "bundle_damaged"),
     ("runs here", "bundle_not_runnable"),
     ("golden answers", "golden_mismatch"),
 ];
 
+/// Nothing that could be signed was found, so nobody's signature was looked at.
+const UNREADABLE: &str = "bundle_unreadable";
+
 pub fn run(args: &CheckArgs, json: bool) -> anyhow::Result<ExitCode> {
     let mut all_good = true;
     for path in &args.bundles {
         let config = eval::config(path, &args.trust, args.runtime_dir.as_deref())?;
-        let manifest = manifest(path, &config.trusted_keys);
+        let manifest = match manifest(path, &config.trusted_keys) {
+            Err(error) if cure(&error).is_some() => {
+                all_good = false;
+                let verdict = unreadable(path, &error);
+                if json {
+                    json_line(&verdict)?
+                } else {
+                    print(&verdict)?
+                }
+                continue;
+            }
+            // Whatever else is wrong the worker finds, too.
+            manifest => manifest.ok(),
+        };
         let worker = Worker::start(config)?;
         let state = worker.models().first().map(|status| status.state.clone());
         let verdict = match &state {
@@ -40,8 +58,39 @@ pub fn run(args: &CheckArgs, json: bool) -> anyhow::Result<ExitCode> {
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn manifest(path: &Path, trust: &[TrustedKey]) -> Option<Manifest> {
-    BundleFiles::open(path).ok().and_then(|files| Bundle::read_manifest(&files, trust).ok())
+fn manifest(path: &Path, trust: &[TrustedKey]) -> Result<Manifest, BundleError> {
+    Bundle::read_manifest(&BundleFiles::open(path)?, trust)
+}
+
+/// What to do where the signature was not reached; none where it was.
+fn cure(error: &BundleError) -> Option<&'static str> {
+    match error {
+        BundleError::Open(_) => Some(
+            "name the bundle's folder or its .fovea file: it must be there, be readable, and hold plain files only",
+        ),
+        BundleError::Missing { name } if name == "bundle.toml" => {
+            Some("name the folder that holds bundle.toml: this one is no bundle")
+        }
+        BundleError::Missing { .. } => Some("get the bundle again from its maker, with its signature bundle.sig"),
+        BundleError::Tar { .. } | BundleError::Entry { .. } => {
+            Some("name the bundle's folder, or the .fovea file as its maker signed it: this file is none")
+        }
+        BundleError::TooLarge { .. } | BundleError::TooManyFiles { .. } => {
+            Some("name a bundle: what lies here is larger than one may be")
+        }
+        BundleError::Read { .. } => Some("see that the disk is healthy, and get the bundle again from its maker"),
+        BundleError::Untrusted { .. }
+        | BundleError::Manifest(_)
+        | BundleError::Unlisted { .. }
+        | BundleError::Hash { .. }
+        | BundleError::GoldenLength { .. }
+        | BundleError::Graph { .. } => None,
+    }
+}
+
+fn unreadable(path: &Path, error: &BundleError) -> Value {
+    let reason = json!({ "code": UNREADABLE, "text": chain(error), "advice": cure(error) });
+    json!({ "path": path, "refused": reason, "steps": steps(Some(UNREADABLE)) })
 }
 
 fn served(path: &Path, serving: &ServingModel, manifest: Option<&Manifest>, worker: &Worker) -> Value {
@@ -143,9 +192,40 @@ mod tests {
 
     #[test]
     fn a_verdict_says_how_far_a_bundle_came() {
-        assert_eq!(words(None), ["ok"; 4]);
-        assert_eq!(words(Some("bundle_damaged")), ["ok", "failed", "not asked", "not asked"]);
-        assert_eq!(words(Some("golden_mismatch")), ["ok", "ok", "ok", "failed"]);
-        assert_eq!(words(Some("something new")), ["failed", "not asked", "not asked", "not asked"]);
+        assert_eq!(words(None), ["ok"; 5]);
+        assert_eq!(words(Some("bundle_untrusted")), ["ok", "failed", "not asked", "not asked", "not asked"]);
+        assert_eq!(words(Some("bundle_damaged")), ["ok", "ok", "failed", "not asked", "not asked"]);
+        assert_eq!(words(Some("golden_mismatch")), ["ok", "ok", "ok", "ok", "failed"]);
+        assert_eq!(words(Some("something new")), ["failed", "not asked", "not asked", "not asked", "not asked"]);
+    }
+
+    #[test]
+    fn a_signature_that_was_not_looked_at_is_not_called_right_and_each_cause_has_its_cure() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str, files: &[(&str, u64)]| {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            for (name, bytes) in files {
+                std::fs::File::create(path.join(name)).unwrap().set_len(*bytes).unwrap();
+            }
+            path
+        };
+        let garbage = folder.path().join("garbage.fovea");
+        std::fs::write(&garbage, [7; 4000]).unwrap();
+        for (path, text, cure) in [
+            (folder.path().join("nowhere"), "nowhere", "must be there"),
+            (place("empty", &[]), "bundle.toml is missing", "holds bundle.toml"),
+            (place("unsigned", &[("bundle.toml", 9)]), "bundle.sig is missing", "with its signature"),
+            (place("large", &[("bundle.toml", 1 << 40)]), "the limit is", "larger than"),
+            (garbage, "tar", "this file is none"),
+        ] {
+            let error = manifest(&path, &[]).unwrap_err();
+            let verdict = unreadable(&path, &error);
+            assert_eq!(verdict["steps"][1], json!({ "step": "signature", "result": "not asked" }));
+            let says = |key: &str| verdict["refused"][key].as_str().unwrap_or_default().to_owned();
+            assert!(says("text").contains(text) && says("advice").contains(cure), "{verdict}");
+        }
+        let signed_by_nobody = place("foreign", &[("bundle.toml", 9), ("bundle.sig", 64)]);
+        assert_eq!(super::cure(&manifest(&signed_by_nobody, &[]).unwrap_err()), None, "the worker answers for it");
     }
 }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
+use tokio::time::error::Elapsed;
 
 /// Longest answer: a full page of findings is about 2 MB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -16,6 +17,10 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 /// Proving a bundle starts a worker of its own, and activation brings up another beside the one that serves.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Nobody takes a change back because its asker went away.
+const CHANGE_UNKNOWN: &str =
+    "the change is not done yet and may still happen: look with `foveactl models list` before asking again";
 
 /// One box, named by its state folder.
 pub struct Client {
@@ -34,7 +39,8 @@ impl Client {
 
     /// `POST path`, read as `T`.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> anyhow::Result<T> {
-        self.ask(Method::POST, path, Bytes::from(body), CHANGE_TIMEOUT).await
+        let asked = self.ask(Method::POST, path, Bytes::from(body), CHANGE_TIMEOUT).await;
+        asked.map_err(|error| if error.is::<Elapsed>() { error.context(CHANGE_UNKNOWN) } else { error })
     }
 
     async fn ask<T: DeserializeOwned>(

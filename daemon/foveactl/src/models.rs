@@ -1,7 +1,7 @@
 //! Asks the daemon to change its set of models, and shows it.
 //!
 //! In: bundles, ids, versions. Out: what was done, or why not and what to do. Promise: a bundle is handed over as bytes, so the daemon
-//! opens no path that a caller names.
+//! opens no path that a caller names; who only looks never waits for a change.
 
 use crate::InstallArgs;
 use crate::client::Client;
@@ -9,6 +9,7 @@ use crate::table::{Table, duration, json_line};
 use anyhow::{Context, bail};
 use fovea_infer::BundleFiles;
 use fovea_review::{BUNDLE_BYTES_MAX, Changed, Kept, ModelList, ModelRow, Origin, RowState};
+use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -19,7 +20,15 @@ pub async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     for row in list.models {
         if json { json_line(&row)? } else { table.row(cells(&row)) }
     }
-    if json { Ok(()) } else { Ok(table.print()?) }
+    if !json {
+        table.print()?;
+    }
+    // Beside the list, not in it: the rows are those of now.
+    let status: Value = client.get("/v1/status").await?;
+    if let Some(doing) = status["model_store"]["doing"].as_str() {
+        writeln!(std::io::stderr().lock(), "busy: {doing}")?;
+    }
+    Ok(())
 }
 
 fn cells(row: &ModelRow) -> Vec<String> {
