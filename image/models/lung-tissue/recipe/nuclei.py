@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -91,35 +91,46 @@ def loss_of(logits: torch.Tensor, interior: torch.Tensor, border: torch.Tensor, 
     return total
 
 
-def fit(name: str, known: fields.Fields, train: np.ndarray, options: argparse.Namespace) -> NucleiNet:
-    """Trains one network on `train`: rims first, then cores (fields.targets), each with a schedule of its own."""
-    done = options.work / f"nuclei-{name}.pt"
+@dataclass(frozen=True)
+class Stage:
+    """One part of the training, with a schedule of its own."""
+
+    name: str
+    epochs: int
+    final_epochs: int
+    rate: float
+    cores: bool
+    colours: float
+
+
+STAGES = (
+    Stage("rims", 30, 30, 3e-3, False, 1.0),
+    Stage("cores", 36, 30, 2e-3, True, 1.0),
+    Stage("again", 44, 40, 2.5e-3, True, 0.5),
+)
+"""Thin rims first, then wide ones that leave the core (fields.targets), then these again with colours shaken half as
+much. Epochs of a fold and of the final network, whose epochs have more steps."""
+
+
+def fit(name: str, known: fields.Fields, train: np.ndarray, work: Path) -> NucleiNet:
+    """Trains one network on `train`, stage by stage."""
+    done, net = work / f"nuclei-{name}.pt", _new()
     if not done.exists():
-        rims = _stage(f"{name} rims", known, train, _new(), options.epochs, options.rate, False, options)
-        with torch.no_grad():  # cores ask for a wider border: it starts less sure
-            rims.head.weight[1] *= 0.5
-            rims.head.bias[1] = -1.0
-        epochs = options.core_epochs if name != "final" else options.core_epochs * 5 // 6
-        cores = _stage(f"{name} cores", known, train, rims, epochs, options.rate * 2 / 3, True, options)
-        save(cores.state_dict(), done)
-    net = _new()
+        for stage in STAGES:
+            if stage.name == "cores":
+                with torch.no_grad():  # cores ask for a wider border: it starts less sure
+                    net.head.weight[1] *= 0.5
+                    net.head.bias[1] = -1.0
+            net = _stage(name, stage, known, train, net, work)
+        save(net.state_dict(), done)
     net.load_state_dict(torch.load(done, weights_only=True))
     return net.eval()
 
 
-def _stage(
-    name: str,
-    known: fields.Fields,
-    train: np.ndarray,
-    net: NucleiNet,
-    epochs: int,
-    rate: float,
-    cores: bool,
-    options: argparse.Namespace,
-) -> NucleiNet:
+def _stage(name: str, stage: Stage, known: fields.Fields, train: np.ndarray, net: NucleiNet, work: Path) -> NucleiNet:
     """One stage of training from the weights in `net`; the running mean of the weights."""
-    stem = "nuclei-" + name.replace(" ", "-")
-    done, checkpoint = options.work / f"{stem}.stage", options.work / f"{stem}.part"
+    stem, epochs = f"nuclei-{name}-{stage.name}", stage.final_epochs if name == "final" else stage.epochs
+    done, checkpoint = work / f"{stem}.stage", work / f"{stem}.part"
     mean = _new()
     if done.exists():
         mean.load_state_dict(torch.load(done, weights_only=True))
@@ -127,7 +138,7 @@ def _stage(
     mean.load_state_dict(net.state_dict())
     old = [p for p in net.encoder.parameters() if p.requires_grad]
     new = [*net.bottom.parameters(), *net.up.parameters(), *net.head.parameters()]
-    optimiser = torch.optim.AdamW([{"params": old, "lr": rate / 3}, {"params": new, "lr": rate}], weight_decay=0.02)
+    optimiser = torch.optim.AdamW([{"params": old, "lr": stage.rate / 3}, {"params": new, "lr": stage.rate}], weight_decay=0.02)
     steps = -(-len(train) // BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_share(step, steps * epochs))
     state = {"net": net, "mean": mean, "optimiser": optimiser, "schedule": schedule}
@@ -137,15 +148,15 @@ def _stage(
         for key, part in state.items():
             part.load_state_dict(saved[key])
         first = int(saved["epoch"])
-    for epoch in tqdm(range(first, epochs), desc=f"nuclei {name}", unit="epoch", initial=first, total=epochs):
-        rng = np.random.default_rng([fields.SEED, *name.split()[0].encode(), epoch])
+    for epoch in tqdm(range(first, epochs), desc=stem, unit="epoch", initial=first, total=epochs):
+        rng = np.random.default_rng([fields.SEED, *stem.encode(), epoch])
         order = rng.permutation(np.resize(rng.permutation(train), steps * BATCH)).reshape(-1, BATCH)
         losses = []
         for rows in order:
-            losses.append(_step(net, optimiser, known, rows, rng, cores))
+            losses.append(_step(net, optimiser, known, rows, rng, stage))
             schedule.step()
             follow(mean, net, EMA_DECAY)
-        tqdm.write(f"nuclei {name} epoch {epoch + 1}: loss {np.mean(losses):.4f}")
+        tqdm.write(f"{stem} epoch {epoch + 1}: loss {np.mean(losses):.4f}")
         if epoch % 5 == 4:
             save({key: part.state_dict() for key, part in state.items()} | {"epoch": epoch + 1}, checkpoint)
     save(mean.state_dict(), done)
@@ -158,12 +169,12 @@ def _new() -> NucleiNet:
     return NucleiNet().to(memory_format=torch.channels_last)
 
 
-def _step(net, optimiser, known, rows, rng, cores) -> float:
+def _step(net, optimiser, known, rows, rng, stage) -> float:
     """One step on one crop of each of these fields."""
     net.train()
-    crops = [fields.crop(known.pictures[row], known.labels[row], CROP_PX, rng) for row in rows]
+    crops = [fields.crop(known.pictures[row], known.labels[row], CROP_PX, rng, stage.colours) for row in rows]
     images = torch.from_numpy(np.stack([tiles.tensor(picture) for picture, _ in crops]))
-    wanted = [torch.from_numpy(np.stack(maps)) for maps in zip(*(fields.targets(s, cores) for _, s in crops), strict=True)]
+    wanted = [torch.from_numpy(np.stack(maps)) for maps in zip(*(fields.targets(s, stage.cores) for _, s in crops), strict=True)]
     loss = loss_of(net(images.contiguous(memory_format=torch.channels_last)), *wanted)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
@@ -177,25 +188,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--core-epochs", type=int, default=36, help="of the folds; the final network takes five sixths")
     parser.add_argument("--only", nargs="*", help="names of networks to train: fold0 ... final")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     known = fields.load(options.data)
-    start = time.process_time()
     plan = [("final", np.arange(len(known.names)))]
     plan += [(f"fold{number}", train) for number, (train, _) in enumerate(known.folds())]
     for name, train in plan:
         if not options.only or name in options.only:
-            fit(name, known, train, options)
-    schedule = {
-        "epochs": options.epochs, "core_epochs": options.core_epochs, "peak_rate": options.rate, "batch": BATCH, "crop_px": CROP_PX,
-        "frozen_blocks": FROZEN_BLOCKS, "last_run_cpu_minutes": (time.process_time() - start) / 60,
-    }  # fmt: skip
+            fit(name, known, train, options.work)
+    schedule = {"stages": [asdict(stage) for stage in STAGES], "batch": BATCH, "crop_px": CROP_PX, "frozen_blocks": FROZEN_BLOCKS}
     (options.work / "nuclei.json").write_text(json.dumps(schedule, indent=1) + "\n")
 
 
