@@ -188,8 +188,11 @@ fn show(rows: &[Row], archive: Option<&Archive>, node: &Node) -> anyhow::Result<
 
 /// Classes, places and sizes of one finding, on one line; none where there are none.
 fn numbers(finding: &Finding) -> Option<String> {
-    let size =
-        |size: &Measurement| format!("{} {:.4} {}", size.code.meaning.to_lowercase(), size.value, size.unit.value);
+    let size = |size: &Measurement| {
+        let unit = if size.unit.value == "1" { String::new() } else { format!(" {}", size.unit.value) };
+        let places = if size.value.fract() == 0.0 { 0 } else { 2 };
+        format!("{} {:.places$}{unit}", size.code.meaning.to_lowercase(), size.value)
+    };
     let mut parts: Vec<String> =
         finding.classes.iter().map(|class| format!("{} {:.3}", class.label, class.probability)).collect();
     parts.extend(finding.measurements.iter().map(size));
