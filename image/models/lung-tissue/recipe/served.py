@@ -91,4 +91,4 @@ def nuclei_int8(model: ov.Model, known: fields.Fields, rows: np.ndarray, seed: l
         left = int(rng.integers(picture.shape[1] - SIDE_PX + 1))
         windows.append(np.rot90(picture[:SIDE_PX, left : left + SIDE_PX], rng.integers(4)))
     # The last product and what doubles its maps stay exact: a step of eight bits there moves seeds over their threshold.
-    return to_int8(model, [tiles.tensor(w) for w in windows], fast=True, keep=[".*module.head.*", ".*upsample_bilinear.*"])
+    return to_int8(model, [tiles.tensor(w) for w in windows], keep=[".*module.head.*", ".*upsample_bilinear.*"])
