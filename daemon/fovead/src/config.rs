@@ -205,7 +205,7 @@ fn trusted_key(text: &str) -> Result<TrustedKey, ConfigError> {
 }
 
 /// Every bundle that lies in `folder` itself, by name: folders with a `bundle.toml`, and `*.fovea` files. What the model store keeps
-/// there lies one folder deeper.
+/// there lies below `installed`.
 fn bundles_in(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
