@@ -40,7 +40,8 @@ pub struct RawSimConfig {
 }
 
 impl Default for RawSimConfig {
-    /// The model's figures are those on the card of the bundle `dr-screening` 1.0.0 (INT8), the share of ungradable pictures too.
+    /// The model's figures are those of the bundle `dr-screening` 1.0.0 (INT8), the version before the one that ships; the share of
+    /// ungradable pictures too.
     fn default() -> Self {
         Self {
             cases: 20_000,
