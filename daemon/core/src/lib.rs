@@ -13,9 +13,11 @@
 
 mod analysis;
 mod chain;
+mod documents;
 mod finding;
 mod frame;
 mod geometry;
+mod holdings;
 mod ids;
 mod input;
 mod object;
@@ -24,12 +26,14 @@ mod uid;
 
 pub use analysis::{Analysis, Scores, StageTimes, Verdict};
 pub use chain::chain;
+pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENT_KEY_BYTES_MAX, Document, DocumentKind, Documents};
 pub use finding::{
     Band, ClassScore, Code, Finding, FindingStatus, Measurement, ModelRef, Outcome, Priority, ReaderGrade, Reason,
     Region, TileMap, Timing,
 };
 pub use frame::{Frame, FrameError, Pixels};
 pub use geometry::{FrameGeometry, PixelBox, PixelSize};
+pub use holdings::{HeldInstance, Holdings, Query, QueryLevel, Row, Selection, TagNumber};
 pub use ids::{AeTitle, FindingId, IdError, Sha256, UnixMicros};
 pub use input::{Channels, InputSpec, Measure, Quality, QualityLimits, Roi, RoiMethod};
 pub use object::{Accepted, Laterality, NewObject, ObjectHeader, Sender};
