@@ -5,7 +5,7 @@
 
 mod support;
 
-use fovea_core::{Analysis, Measurement, ObjectHeader, Verdict};
+use fovea_core::{Analysis, Measurement, ObjectHeader, Uid, Verdict, sop_class};
 use fovea_infer::TrustedKey;
 use fovea_worker::{STOP_SEEN_MAX, Worker};
 use std::collections::BTreeMap;
@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use support::bundle::{TestBundle, many};
 use support::slide::{Order, Slide, peak_mib, slide_header};
-use support::{code, config, faulty_program, header, object_of, probability, program, replay, runs, start, timeless};
+use support::{
+    code, config, faulty_program, header, object_of, photomicrograph, probability, program, replay, runs, start,
+    timeless,
+};
 
 /// Side of the test bundle's fields where the object states no scale.
 const FIELD_PX: u16 = 128;
@@ -172,6 +175,61 @@ fn a_large_photomicrograph_is_read_in_fields_and_a_small_one_is_one() {
     let large = look(1025, 96);
     let map = large.tile_map.as_ref().unwrap();
     assert_eq!((map.columns, map.rows, &*map.cells), (9, 1, "000000000"));
+}
+
+/// A photomicrograph of equal upright stripes of colours, 128 pixels high.
+fn stripes(signs: &str, columns: u16, pixel_um: Option<f64>) -> (File, ObjectHeader) {
+    let colour = |x: u16| {
+        let sign = signs.as_bytes()[usize::from(x) * signs.len() / usize::from(columns)];
+        COLOURS.iter().find(|(of, _)| *of == char::from(sign)).unwrap().1
+    };
+    let row: Vec<u8> = (0..columns).flat_map(colour).collect();
+    let object = photomicrograph(columns, FIELD_PX, &row.repeat(usize::from(FIELD_PX)), pixel_um);
+    let (modality, class) = (Some("SM".to_owned()), Uid::new(sop_class::VL_MICROSCOPIC).unwrap());
+    let size = (Some(FIELD_PX.into()), Some(columns.into()));
+    let header = ObjectHeader { sop_class_uid: class, modality, rows_px: size.0, columns_px: size.1, ..header(1) };
+    (object, header)
+}
+
+#[test]
+fn a_photomicrograph_that_states_its_scale_and_is_wider_than_a_field_is_read_field_by_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = worker(folder.path());
+    let mut look = |signs: &str, columns: u16, um: Option<f64>| {
+        let (object, header) = stripes(signs, columns, um);
+        let evaluated = worker.evaluate(&object, &header).unwrap();
+        let analysis = worker.analyse(&object, &header);
+        assert_eq!(evaluated.in_fields, analysis.tile_map.is_some(), "{analysis:?}");
+        analysis
+    };
+    let cells = |analysis: &Analysis| analysis.tile_map.as_ref().map(|map| (map.columns, map.rows, map.cells.clone()));
+    // A field is 64 micrometres.
+    let calibrated = look("02", 256, Some(0.5));
+    assert_eq!(cells(&calibrated), Some((2, 1, "02".to_owned())));
+    assert!((measured(&calibrated, "tissue-fraction").unwrap().value - 1.0).abs() < 1e-9);
+    assert_eq!(cells(&look("0022", 256, Some(1.0))), Some((4, 2, "00220022".to_owned())));
+    // As wide as a field, narrower than one, and of unknown scale: one picture.
+    for (columns, um) in [(256, Some(0.25)), (128, Some(0.5)), (256, Some(0.1)), (256, None)] {
+        let single = look("00", columns, um);
+        assert!(single.tile_map.is_none() && probability(&single) > 0.5, "{columns} px of {um:?} um");
+        assert!(measured(&single, "nuclei-count").is_some());
+    }
+    // Too coarse for cells: no answer, where the whole as one field would have been one.
+    assert_eq!(code(&look("02", 256, Some(20.0))), "resolution_too_low");
+}
+
+#[test]
+fn where_fields_overlap_at_the_edge_nuclei_are_looked_for_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = worker(folder.path());
+    // Columns 0 to 127, and 64 to 191.
+    let (object, header) = stripes("000", 192, Some(0.5));
+    let analysis = worker.analyse(&object, &header);
+    assert_eq!(analysis.tile_map.as_ref().map(|map| &*map.cells), Some("00"));
+    let (count, density) =
+        (measured(&analysis, "nuclei-count").unwrap(), measured(&analysis, "nuclei-density").unwrap());
+    assert_eq!(count.value, 2.0);
+    assert!((density.value - 2.0 / (0.096 * 0.064)).abs() < 1e-6, "{density:?}");
 }
 
 #[test]

@@ -80,8 +80,8 @@ Figures, over the answered and labelled cases:
   ece            mean |probability - share of positives| over 10 bins of equal count, by rising probability
   accuracy       most probable class is the label; for yes or no, and for levels: positive from 0.5 on
   kappa          quadratic weights, level against level; null where labels are 0 and 1 or classes
-Over the cases with masks, unanswered ones as if nothing had been found, and without those that are read field by field (slides and
-pictures of more than 1,024 pixels under a bundle with tiles), of which there is no map:
+Over the cases with masks, unanswered ones as if nothing had been found, and without those that are read field by field (under
+a bundle with tiles slides, pictures wider than a tile by the scale they state, and those of more than 1,024 pixels), of which there is no map:
   dice, iou      means of 2|A and B| / (|A| + |B|) and |A and B| / |A or B|; 1 where both are empty
   ap50           mean of TP / (TP + FP + FN), partners overlap by more than one half (Data Science Bowl 2018)
   count_error    median of |found - true| / true

@@ -64,6 +64,19 @@ impl Grid {
         PixelBox { x, y, width: self.side_px, height: self.side_px }
     }
 
+    /// The part of a cell's field that no other cell's shows: all of it but where the last ones were moved inwards. Those
+    /// of all cells are the whole picture where every field is read.
+    pub fn own(&self, cell: (u32, u32)) -> PixelBox {
+        let field = self.field(cell);
+        let from = |at: u32, length: u32| {
+            // Below `length` wherever the field was moved: it was moved to its last pixel.
+            let unmoved = at.div_ceil(self.side_px) * self.side_px;
+            (unmoved, self.side_px.min(length.saturating_sub(unmoved)))
+        };
+        let ((x, width), (y, height)) = (from(field.x, self.size_px.0), from(field.y, self.size_px.1));
+        PixelBox { x, y, width, height }
+    }
+
     /// All cells, in strips from top to bottom.
     pub fn cells(self) -> impl Iterator<Item = (u32, u32)> {
         let strips = (0..self.columns).step_by(STRIP as usize);
@@ -87,7 +100,7 @@ pub fn field_side(tiles: &Tiles, geometry: &FrameGeometry, needed_px: u32) -> Re
     let side = (tiles.field_um / um).round();
     if side < f64::from(needed_px) / 2.0 {
         let text = format!("{um:.2} micrometres a pixel are too coarse to see cells");
-        return Err(Reason::new("resolution_too_low", text, "Scan the slide at a higher magnification."));
+        return Err(Reason::new("resolution_too_low", text, "Take it again at a higher magnification."));
     }
     if side > SIDE_PX_MAX {
         let text = format!("{um:.4} micrometres a pixel are finer than any slide scanner");
@@ -114,9 +127,15 @@ mod tests {
                 let field = grid.field(cell);
                 assert!(width < side || field.x + side <= width, "{field:?}");
                 assert!(height < side || field.y + side <= height, "{field:?}");
-                for y in field.y..(field.y + side).min(height) {
-                    for x in field.x..(field.x + side).min(width) {
-                        covered[(y * width + x) as usize] = true;
+                let own = grid.own(cell);
+                assert!(
+                    own.x >= field.x && own.y >= field.y && own.width > 0 && own.height > 0,
+                    "{own:?} of {field:?}"
+                );
+                assert!(own.x + own.width <= field.x + side && own.y + own.height <= field.y + side, "{own:?}");
+                for y in own.y..own.y + own.height {
+                    for x in own.x..own.x + own.width {
+                        assert!(!std::mem::replace(&mut covered[(y * width + x) as usize], true), "{own:?} twice");
                     }
                 }
             }

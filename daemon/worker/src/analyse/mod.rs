@@ -25,12 +25,15 @@ use canvas::{Canvas, Tiles};
 use fovea_core::{Analysis, Frame, FrameGeometry, ObjectHeader, Reason, Verdict, sop_class};
 use fovea_decode::{DecodeError, DecodeLimits};
 use fovea_infer::read::LabelMap;
-use fovea_infer::{Model, NotSelected, select};
+use fovea_infer::{Model, NotSelected, Tiles as TileSpec, select};
+use grid::um_per_px;
 use look::{Look, Stop};
 use std::fs::File;
 
-/// Longest side of a picture that is one field; longer ones are read field by field where a bundle does so.
+/// Longest side of a picture of unknown scale that is one field; longer ones are read field by field where a bundle does so.
 const ONE_FIELD_PX_MAX: u32 = 1024;
+/// How much wider than a field a picture of known scale may be and still be one: what a camera rounds.
+const ONE_FIELD_SLACK: f64 = 1.02;
 
 /// An admitted model under the daemon's number for its bundle.
 pub struct Served {
@@ -127,13 +130,21 @@ fn look_at(look: &mut Look<'_>, question: Question<'_>) -> Result<Verdict, Stop>
         (Subject::Frame { frame, number, geometry }, tiles) => {
             look.answer.frame = number;
             match tiles {
-                Some(tiles) if frame.width_px().max(frame.height_px()) > ONE_FIELD_PX_MAX => {
+                Some(tiles) if is_many_fields(&frame, &geometry, &tiles) => {
                     slide::read(look, Canvas::Frame(frame), &geometry, &tiles)
                 }
                 _ => frame::read(look, &frame, &geometry),
             }
         }
     }
+}
+
+/// Whether a single picture holds more than the one field that the tile's class was taught on: by its size on the glass
+/// where it states a scale, and in any case by its pixels.
+fn is_many_fields(frame: &Frame, geometry: &FrameGeometry, tiles: &TileSpec) -> bool {
+    let longest_px = frame.width_px().max(frame.height_px());
+    let is_wide = |um: f64| f64::from(longest_px) * um > tiles.field_um * ONE_FIELD_SLACK;
+    longest_px > ONE_FIELD_PX_MAX || um_per_px(geometry).is_some_and(is_wide)
 }
 
 /// What is looked at.

@@ -124,9 +124,8 @@ impl Walk<'_> {
             let cell = ((index % columns) as u32, (index / columns) as u32);
             if let Some(field) = self.field(look, cell) {
                 let picture = Picture::of(&field);
-                let size_px = (field.width_px(), field.height_px());
                 if fields_counted < count_max
-                    && let Some(nuclei) = windows::count(look, &picture, size_px, self.geometry)?
+                    && let Some(nuclei) = self.count(look, cell, &field)?
                 {
                     counted.get_or_insert_default().add(Counted { labels: None, ..nuclei });
                     fields_counted += 1;
@@ -153,6 +152,20 @@ impl Walk<'_> {
             put("fields_counted", f64::from(u32::try_from(fields_counted).unwrap_or(u32::MAX)), "1");
         }
         Ok((counted, quality))
+    }
+
+    /// Nuclei of a field; of one that overlaps its neighbour only those that the neighbour does not show.
+    fn count(&mut self, look: &mut Look<'_>, cell: (u32, u32), field: &Frame) -> Result<Option<Counted>, Stop> {
+        let (whole, own) = (self.grid.field(cell), self.grid.own(cell));
+        let size_px = (own.width, own.height);
+        if own == whole {
+            return windows::count(look, &Picture::of(field), size_px, self.geometry);
+        }
+        // Its tiles are still at hand from the whole field.
+        match look.timed(|times| &mut times.decode_us, || self.canvas.part(own)) {
+            Ok(part) => windows::count(look, &Picture::of(&part), size_px, self.geometry),
+            Err(_) => Ok(None),
+        }
     }
 }
 

@@ -75,9 +75,18 @@ pub fn object(level: u8) -> File {
 
 /// A Part 10 file of RGB samples, uncompressed (PS3.10 section 7.1, PS3.5 section 7.1.2).
 pub fn object_of(columns_px: u16, rows_px: u16, samples: &[u8]) -> File {
+    written(sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT, (columns_px, rows_px), samples, None)
+}
+
+/// A picture through a microscope; `pixel_um`: what it states of its pixels.
+pub fn photomicrograph(columns_px: u16, rows_px: u16, samples: &[u8], pixel_um: Option<f64>) -> File {
+    written(sop_class::VL_MICROSCOPIC, (columns_px, rows_px), samples, pixel_um)
+}
+
+fn written(class: &str, (columns_px, rows_px): (u16, u16), samples: &[u8], pixel_um: Option<f64>) -> File {
     let mut meta = Vec::new();
     element(&mut meta, (2, 1), b"OB", &[0, 1]);
-    element(&mut meta, (2, 2), b"UI", &text(sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT));
+    element(&mut meta, (2, 2), b"UI", &text(class));
     element(&mut meta, (2, 3), b"UI", &text("1.2.3.4.1"));
     element(&mut meta, (2, 0x10), b"UI", &text(EXPLICIT_LE));
     element(&mut meta, (2, 0x12), b"UI", &text("1.2.3.9"));
@@ -85,7 +94,7 @@ pub fn object_of(columns_px: u16, rows_px: u16, samples: &[u8]) -> File {
     file.extend(b"DICM");
     element(&mut file, (2, 0), b"UL", &u32::try_from(meta.len()).unwrap().to_le_bytes());
     file.extend(meta);
-    element(&mut file, (8, 0x16), b"UI", &text(sop_class::OPHTHALMIC_PHOTOGRAPHY_8_BIT));
+    element(&mut file, (8, 0x16), b"UI", &text(class));
     element(&mut file, (8, 0x18), b"UI", &text("1.2.3.4.1"));
     element(&mut file, (8, 0x60), b"CS", b"OP");
     element(&mut file, (0x28, 2), b"US", &3u16.to_le_bytes());
@@ -93,6 +102,10 @@ pub fn object_of(columns_px: u16, rows_px: u16, samples: &[u8]) -> File {
     element(&mut file, (0x28, 6), b"US", &0u16.to_le_bytes());
     element(&mut file, (0x28, 0x10), b"US", &rows_px.to_le_bytes());
     element(&mut file, (0x28, 0x11), b"US", &columns_px.to_le_bytes());
+    if let Some(um) = pixel_um {
+        let mm = um / 1000.0;
+        element(&mut file, (0x28, 0x30), b"DS", format!("{mm:.7}\\{mm:.7} ").as_bytes());
+    }
     element(&mut file, (0x28, 0x100), b"US", &8u16.to_le_bytes());
     element(&mut file, (0x28, 0x101), b"US", &8u16.to_le_bytes());
     element(&mut file, (0x28, 0x102), b"US", &7u16.to_le_bytes());
