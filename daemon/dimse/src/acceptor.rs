@@ -7,17 +7,22 @@
 use crate::association::{Agreement, PEER_PDU_BYTES_MIN};
 use crate::pdu::{APPLICATION_CONTEXT, ASSOCIATE_RQ};
 use crate::wire::Wire;
-use crate::{Association, AssociationError, Limits, NegotiatedContext, ProtocolError, pdu};
+use crate::{Association, AssociationError, Limits, NegotiatedContext, ProtocolError, Roles, pdu};
 use dicom_ul::pdu::{
     AssociationAC, AssociationRQ, Pdu, PresentationContextResult, PresentationContextResultReason, RequestorRoles,
-    UserVariableItem,
+    UserIdentityType, UserVariableItem,
 };
 use fovea_core::{AeTitle, Uid};
+use std::collections::BTreeMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 /// A requestor has 128 odd context ids (PS3.8 table 9-13).
-const CONTEXTS_MAX: usize = 128;
+pub(crate) const CONTEXTS_MAX: usize = 128;
+/// Item type of the asynchronous operations window (PS3.7 section D.3.3.3).
+const ASYNCHRONOUS: u8 = 0x53;
+/// Item type of the answer to a user identity (PS3.7 section D.3.3.7.2).
+const IDENTITY_RESPONSE: u8 = 0x59;
 
 /// Why we say no to a whole association (PS3.8 table 9-21).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -90,6 +95,44 @@ pub enum AcceptError {
     },
 }
 
+/// On what terms we accept an association.
+pub trait Terms {
+    /// Our answer to one proposed context, from its class and its syntaxes in the peer's order.
+    fn context(&self, class: &Uid, syntaxes: &[Uid]) -> ContextAnswer;
+
+    /// What the requestor may be in a class of an accepted context, from what it proposes; never more than that. Where it
+    /// proposes nothing it is SCU.
+    fn roles(&self, class: &Uid, proposed: Roles) -> Roles {
+        let _any_class = class;
+        Roles { scu: proposed.scu, scp: false }
+    }
+
+    /// The user identity was checked: the requestor is told so where it asks (PS3.7 section D.3.3.7.2).
+    fn confirms_identity(&self) -> bool {
+        false
+    }
+}
+
+/// Terms that are contexts alone.
+struct ContextsOnly<F>(F);
+
+impl<F: Fn(&Uid, &[Uid]) -> ContextAnswer> Terms for ContextsOnly<F> {
+    fn context(&self, class: &Uid, syntaxes: &[Uid]) -> ContextAnswer {
+        (self.0)(class, syntaxes)
+    }
+}
+
+/// Who a requestor says it is beyond its title (PS3.7 section D.3.3.7). Has no `Debug`: it holds a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserIdentity {
+    /// Type 1 and 2: the name of a user. Of the other types (tickets, assertions, tokens) the content is not kept.
+    pub username: Option<String>,
+    /// Type 2: the passcode.
+    pub passcode: Option<String>,
+    /// The requestor wants to be told that it was believed.
+    pub wants_confirmation: bool,
+}
+
 /// An association that a peer asked for; dropping it closes the connection.
 pub struct Requested<S> {
     wire: Wire<S>,
@@ -137,6 +180,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Requested<S> {
         self.request.called_ae_title.trim_matches([' ', '\0'])
     }
 
+    /// The user identity that was sent, none where none was.
+    #[must_use]
+    pub fn user_identity(&self) -> Option<UserIdentity> {
+        self.request.user_variables.iter().find_map(|item| match item {
+            UserVariableItem::UserIdentityItem(identity) => {
+                let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
+                let kind = identity.identity_type();
+                let is_named = matches!(kind, UserIdentityType::Username | UserIdentityType::UsernamePassword);
+                let username = text(identity.primary_field()).filter(|_| is_named);
+                let has_passcode = kind == UserIdentityType::UsernamePassword;
+                let passcode = text(identity.secondary_field()).filter(|_| has_passcode);
+                Some(UserIdentity { username, passcode, wants_confirmation: identity.positive_response_requested() })
+            }
+            _ => None,
+        })
+    }
+
     /// Says no.
     pub async fn reject(mut self, rejection: Rejection) {
         let (result, source, reason) = rejection.codes();
@@ -149,11 +209,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Requested<S> {
     /// # Errors
     /// [`AcceptError`].
     pub async fn accept(self, answer: impl Fn(&Uid, &[Uid]) -> ContextAnswer) -> Result<Association<S>, AcceptError> {
+        self.accept_on(&ContextsOnly(answer)).await
+    }
+
+    /// Says yes on these terms. A context whose class or syntaxes are no UIDs is refused without asking.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub async fn accept_on(self, terms: &impl Terms) -> Result<Association<S>, AcceptError> {
         let Self { mut wire, request, calling_ae, limits } = self;
         let called_ae = AeTitle::new(&request.called_ae_title).map_err(|_| Rejection::CalledAe)?;
-        let (results, contexts) = answer_contexts(&request, answer);
+        let roles = proposed_roles(&request.user_variables);
+        let (results, contexts) = answer_contexts(&request, terms, &roles);
         let mut user_variables = pdu::user_variables(limits.pdu_bytes_max);
-        user_variables.extend(answer_roles(&request, &contexts));
+        user_variables.extend(answer_roles(&roles, &contexts));
+        user_variables.extend(answer_others(&request.user_variables, terms.confirms_identity()));
         let reply = Pdu::AssociationAC(AssociationAC {
             protocol_version: 1,
             calling_ae_title: calling_ae.as_str().to_owned(),
@@ -207,14 +277,15 @@ fn check_request(request: &AssociationRQ) -> Result<AeTitle, Rejection> {
 /// One result for each proposed context, and those that were accepted.
 fn answer_contexts(
     request: &AssociationRQ,
-    answer: impl Fn(&Uid, &[Uid]) -> ContextAnswer,
+    terms: &impl Terms,
+    roles: &BTreeMap<Uid, Roles>,
 ) -> (Vec<PresentationContextResult>, Vec<NegotiatedContext>) {
     let mut accepted = Vec::new();
     let results = request.presentation_contexts.iter().map(|proposed| {
         let class = Uid::new(&proposed.abstract_syntax);
         let syntaxes: Vec<Uid> = proposed.transfer_syntaxes.iter().filter_map(|text| Uid::new(text).ok()).collect();
         let decision = match &class {
-            Ok(class) => answer(class, &syntaxes),
+            Ok(class) => terms.context(class, &syntaxes),
             Err(_) => ContextAnswer::AbstractSyntaxNotSupported,
         };
         // Not significant in a refusal, but it must be there and be a UID (PS3.8 section 9.3.3.2).
@@ -222,7 +293,11 @@ fn answer_contexts(
         let reason = match (decision, class) {
             (ContextAnswer::Accept(chosen), Ok(abstract_syntax)) if syntaxes.contains(&chosen) => {
                 transfer_syntax = chosen.as_str().to_owned();
-                accepted.push(NegotiatedContext { id: proposed.id, abstract_syntax, transfer_syntax: chosen });
+                let requestor = roles
+                    .get(&abstract_syntax)
+                    .map_or(Roles::DEFAULT, |proposed| terms.roles(&abstract_syntax, *proposed).and(*proposed));
+                let id = proposed.id;
+                accepted.push(NegotiatedContext { id, abstract_syntax, transfer_syntax: chosen, requestor });
                 PresentationContextResultReason::Acceptance
             }
             (ContextAnswer::AbstractSyntaxNotSupported, _) | (_, Err(_)) => {
@@ -235,17 +310,45 @@ fn answer_contexts(
     (results.collect(), accepted)
 }
 
-/// We are SCP of what we accept: the requestor may be SCU and nothing else (PS3.7 section D.3.3.4). Some eye-care
-/// devices propose roles for every class and wait for the answer.
-fn answer_roles(request: &AssociationRQ, accepted: &[NegotiatedContext]) -> Vec<UserVariableItem> {
-    let answers = request.user_variables.iter().filter_map(|item| match item {
-        UserVariableItem::ScuScpRoleSelectionSubItem(class, proposed) => {
-            let class = Uid::new(class).ok()?;
-            accepted.iter().any(|context| context.abstract_syntax == class).then_some(())?;
-            let roles = RequestorRoles { scu: proposed.scu, scp: false };
-            Some(UserVariableItem::ScuScpRoleSelectionSubItem(class.as_str().to_owned(), roles))
+/// The roles that are proposed, by class; some eye-care devices propose them for every class, and some twice: the
+/// first proposal counts. More classes than there can be contexts are not looked at.
+pub(crate) fn proposed_roles(items: &[UserVariableItem]) -> BTreeMap<Uid, Roles> {
+    let mut roles = BTreeMap::new();
+    for item in items {
+        if let UserVariableItem::ScuScpRoleSelectionSubItem(class, RequestorRoles { scu, scp }) = item
+            && let Ok(class) = Uid::new(class)
+            && roles.len() < CONTEXTS_MAX
+        {
+            roles.entry(class).or_insert(Roles { scu: *scu, scp: *scp });
         }
-        _ => None,
+    }
+    roles
+}
+
+/// One answer for each class that was proposed with roles and accepted (PS3.7 section D.3.3.4.2).
+fn answer_roles(proposed: &BTreeMap<Uid, Roles>, accepted: &[NegotiatedContext]) -> Vec<UserVariableItem> {
+    let answers = proposed.keys().filter_map(|class| {
+        let context = accepted.iter().find(|context| context.abstract_syntax == *class)?;
+        let Roles { scu, scp } = context.requestor;
+        Some(UserVariableItem::ScuScpRoleSelectionSubItem(class.as_str().to_owned(), RequestorRoles { scu, scp }))
     });
-    answers.take(CONTEXTS_MAX).collect()
+    answers.collect()
+}
+
+/// Answers to the items that a requestor waits for.
+fn answer_others(proposed: &[UserVariableItem], confirms_identity: bool) -> Vec<UserVariableItem> {
+    let mut answers = Vec::new();
+    if proposed.iter().any(|item| matches!(item, UserVariableItem::Unknown(ASYNCHRONOUS, _))) {
+        // One operation invoked and one performed at a time (PS3.7 table D.3-8).
+        answers.push(UserVariableItem::Unknown(ASYNCHRONOUS, vec![0, 1, 0, 1]));
+    }
+    let asks = |item: &UserVariableItem| match item {
+        UserVariableItem::UserIdentityItem(identity) => identity.positive_response_requested(),
+        _ => false,
+    };
+    if confirms_identity && proposed.iter().any(asks) {
+        // Names and passcodes are confirmed by a response of no length (PS3.7 table D.3-15).
+        answers.push(UserVariableItem::Unknown(IDENTITY_RESPONSE, vec![0, 0]));
+    }
+    answers
 }

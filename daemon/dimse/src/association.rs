@@ -10,7 +10,10 @@
 
 use crate::pdu::{ABORT, RELEASE_RP, RELEASE_RQ};
 use crate::wire::{Incoming, Wire};
-use crate::{AssociationError, COMMAND_BYTES_MAX, CommandSet, ProtocolError, Status, pdu};
+use crate::{
+    AssociationError, COMMAND_BYTES_MAX, Coding, CommandSet, DATA_SET_BYTES_MAX, DataSet, DataSetError, ProtocolError,
+    Status, pdu,
+};
 use fovea_core::{AeTitle, Uid};
 use std::io;
 use std::time::Duration;
@@ -42,6 +45,28 @@ pub struct NegotiatedContext {
     pub abstract_syntax: Uid,
     /// How data sets are encoded.
     pub transfer_syntax: Uid,
+    /// What the side that opened the association may be in this class.
+    pub requestor: Roles,
+}
+
+/// Which sides of a class an application entity may be (PS3.7 section D.3.3.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Roles {
+    /// It may ask.
+    pub scu: bool,
+    /// It may be asked.
+    pub scp: bool,
+}
+
+impl Roles {
+    /// What a requestor is where roles are not spoken of.
+    pub const DEFAULT: Self = Self { scu: true, scp: false };
+
+    /// What both allow.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { scu: self.scu && other.scu, scp: self.scp && other.scp }
+    }
 }
 
 /// A whole command, and where it came.
@@ -204,6 +229,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Association<S> {
         }
     }
 
+    /// Reads the whole data set of `message`. One that is too long or not understood is read to its end all the same.
+    ///
+    /// # Errors
+    /// `Ok(Err)` when the data set is of no use; the association stands.
+    /// [`AssociationError`] as [`Self::next_data`].
+    pub async fn read_data_set(
+        &mut self,
+        message: &Message,
+    ) -> Result<Result<DataSet, DataSetError>, AssociationError> {
+        let syntax = self.context(message.context_id).map(|context| context.transfer_syntax.clone());
+        let (mut bytes, mut is_too_long) = (Vec::new(), false);
+        while let Some(piece) = self.next_data().await? {
+            is_too_long |= bytes.len() + piece.len() > DATA_SET_BYTES_MAX;
+            if !is_too_long {
+                bytes.extend_from_slice(piece);
+            }
+        }
+        if is_too_long {
+            return Ok(Err(DataSetError::TooLong { bytes_max: DATA_SET_BYTES_MAX }));
+        }
+        let coding = syntax.as_ref().and_then(Coding::of).ok_or(DataSetError::Syntax);
+        Ok(coding.and_then(|coding| DataSet::decode(&bytes, coding)))
+    }
+
+    /// Sends a command with a data set.
+    ///
+    /// # Errors
+    /// [`AssociationError`]; [`ProtocolError::UnknownContext`] where the context is none of ours, or holds no data sets
+    /// that we can write.
+    pub async fn send_message(
+        &mut self,
+        context_id: u8,
+        command: CommandSet,
+        data_set: &DataSet,
+    ) -> Result<(), AssociationError> {
+        let coding = self.context(context_id).and_then(|context| Coding::of(&context.transfer_syntax));
+        let coding = coding.ok_or(ProtocolError::UnknownContext { context_id })?;
+        let bytes = data_set.encode(coding);
+        let sent = self.send_with_data(context_id, &command.with_data_set(), bytes.as_slice()).await?;
+        sent.map(|_| ()).map_err(|source| AssociationError::Io { doing: "reading a data set of ours", source })
+    }
+
+    /// Waits until the peer says something, at most for `limit`. True when there is something to read, be it the end.
+    /// Loses nothing when it is dropped. Between messages only.
+    pub async fn wait_for_input(&mut self, limit: Duration) -> bool {
+        self.wire.wait(limit).await
+    }
+
     /// Answers a message: one write.
     ///
     /// # Errors
@@ -243,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Association<S> {
     /// # Errors
     /// `Ok(Err)` when `data_set` could not be read: the message is cut, so the association is aborted.
     /// `Err` when the association broke.
-    pub(crate) async fn send_with_data<R: AsyncRead + Unpin>(
+    pub async fn send_with_data<R: AsyncRead + Unpin>(
         &mut self,
         context_id: u8,
         command: &CommandSet,

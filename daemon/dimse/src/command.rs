@@ -6,12 +6,17 @@
 //! Standard: PS3.7 section 6.3 (Implicit VR Little Endian, group 0000 only), fields in section 9.3 and annex E.
 
 use crate::Status;
-use fovea_core::Uid;
+use fovea_core::{AeTitle, Uid};
 
 /// Longest command set that is read. The largest in use (N-GET with its attribute list) stay below 1 KiB.
 pub const COMMAND_BYTES_MAX: usize = 4096;
 /// (0000,0800) that says: no data set follows (PS3.7 section E.1).
 const NO_DATA_SET: u16 = 0x0101;
+/// (0000,0800) that says: a data set follows; any other value than [`NO_DATA_SET`] does.
+const DATA_SET_FOLLOWS: u16 = 0x0001;
+
+/// Elements whose values are text and no UID.
+const TEXTS: [Element; 3] = [Element::ErrorComment, Element::MoveDestination, Element::MoveOriginatorAe];
 
 /// Element numbers of group 0000 (PS3.7 table E.1-1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,6 +32,8 @@ pub enum Element {
     MessageId = 0x0110,
     /// Message ID Being Responded To.
     MessageIdRespondedTo = 0x0120,
+    /// Move Destination, an AE title.
+    MoveDestination = 0x0600,
     /// Priority: 0 medium, 1 high, 2 low.
     Priority = 0x0700,
     /// Command Data Set Type.
@@ -43,6 +50,18 @@ pub enum Element {
     EventType = 0x1002,
     /// Action Type ID.
     ActionType = 0x1008,
+    /// Number of Remaining Sub-operations.
+    Remaining = 0x1020,
+    /// Number of Completed Sub-operations.
+    Completed = 0x1021,
+    /// Number of Failed Sub-operations.
+    Failed = 0x1022,
+    /// Number of Warning Sub-operations.
+    Warning = 0x1023,
+    /// Move Originator Application Entity Title.
+    MoveOriginatorAe = 0x1030,
+    /// Move Originator Message ID.
+    MoveOriginatorMessage = 0x1031,
 }
 
 /// Command Field (0000,0100) values (PS3.7 section E.1). A response is its request with bit 15 set.
@@ -52,14 +71,22 @@ pub struct CommandField(pub u16);
 impl CommandField {
     /// C-STORE-RQ.
     pub const C_STORE_RQ: Self = Self(0x0001);
+    /// C-GET-RQ.
+    pub const C_GET_RQ: Self = Self(0x0010);
     /// C-FIND-RQ.
     pub const C_FIND_RQ: Self = Self(0x0020);
+    /// C-MOVE-RQ.
+    pub const C_MOVE_RQ: Self = Self(0x0021);
     /// C-ECHO-RQ.
     pub const C_ECHO_RQ: Self = Self(0x0030);
     /// N-EVENT-REPORT-RQ.
     pub const N_EVENT_REPORT_RQ: Self = Self(0x0100);
+    /// N-SET-RQ.
+    pub const N_SET_RQ: Self = Self(0x0120);
     /// N-ACTION-RQ.
     pub const N_ACTION_RQ: Self = Self(0x0130);
+    /// N-CREATE-RQ.
+    pub const N_CREATE_RQ: Self = Self(0x0140);
     /// C-CANCEL-RQ: it has no response.
     pub const C_CANCEL_RQ: Self = Self(0x0FFF);
 
@@ -141,7 +168,66 @@ impl CommandSet {
             .with_uid(Element::AffectedSopClass, sop_class)
             .with_uid(Element::AffectedSopInstance, sop_instance)
             .with_u16(Element::Priority, 0)
-            .with_u16(Element::DataSetType, 0x0001)
+            .with_data_set()
+    }
+
+    /// C-FIND-RQ or C-GET-RQ with an identifier, medium priority (PS3.7 tables 9.3-3 and 9.3-6).
+    #[must_use]
+    pub fn query_request(field: CommandField, message_id: u16, sop_class: &Uid) -> Self {
+        Self::request(field, message_id)
+            .with_uid(Element::AffectedSopClass, sop_class)
+            .with_u16(Element::Priority, 0)
+            .with_data_set()
+    }
+
+    /// C-MOVE-RQ with an identifier, medium priority (PS3.7 table 9.3-9).
+    #[must_use]
+    pub fn move_request(message_id: u16, sop_class: &Uid, destination: &AeTitle) -> Self {
+        Self::query_request(CommandField::C_MOVE_RQ, message_id, sop_class)
+            .with_ae(Element::MoveDestination, destination)
+    }
+
+    /// C-CANCEL-RQ of the operation that `message_id` began (PS3.7 tables 9.3-5, 9.3-8 and 9.3-11).
+    #[must_use]
+    pub fn cancel_request(message_id: u16) -> Self {
+        Self { elements: Vec::with_capacity(3) }
+            .with_u16(Element::CommandField, CommandField::C_CANCEL_RQ.0)
+            .with_u16(Element::MessageIdRespondedTo, message_id)
+            .with_u16(Element::DataSetType, NO_DATA_SET)
+    }
+
+    /// N-ACTION-RQ (PS3.7 table 10.3-7).
+    #[must_use]
+    pub fn action_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid, action_type: u16) -> Self {
+        Self::request(CommandField::N_ACTION_RQ, message_id)
+            .with_uid(Element::RequestedSopClass, sop_class)
+            .with_uid(Element::RequestedSopInstance, sop_instance)
+            .with_u16(Element::ActionType, action_type)
+    }
+
+    /// N-EVENT-REPORT-RQ (PS3.7 table 10.3-1).
+    #[must_use]
+    pub fn event_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid, event_type: u16) -> Self {
+        Self::request(CommandField::N_EVENT_REPORT_RQ, message_id)
+            .with_uid(Element::AffectedSopClass, sop_class)
+            .with_uid(Element::AffectedSopInstance, sop_instance)
+            .with_u16(Element::EventType, event_type)
+    }
+
+    /// N-CREATE-RQ of an instance whose UID we choose (PS3.7 table 10.3-9).
+    #[must_use]
+    pub fn create_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid) -> Self {
+        Self::request(CommandField::N_CREATE_RQ, message_id)
+            .with_uid(Element::AffectedSopClass, sop_class)
+            .with_uid(Element::AffectedSopInstance, sop_instance)
+    }
+
+    /// N-SET-RQ (PS3.7 table 10.3-5).
+    #[must_use]
+    pub fn set_request(message_id: u16, sop_class: &Uid, sop_instance: &Uid) -> Self {
+        Self::request(CommandField::N_SET_RQ, message_id)
+            .with_uid(Element::RequestedSopClass, sop_class)
+            .with_uid(Element::RequestedSopInstance, sop_instance)
     }
 
     /// The answer to `request`, without data set: class and instance are repeated where the request had them.
@@ -153,7 +239,10 @@ impl CommandSet {
             .with_u16(Element::MessageIdRespondedTo, request.message_id().unwrap_or(0))
             .with_u16(Element::DataSetType, NO_DATA_SET)
             .with_u16(Element::Status, status.0);
+        // What the services of PS3.7 chapter 10 repeat; those of chapter 9 have no such elements.
         let repeated = [
+            (Element::EventType, Element::EventType),
+            (Element::ActionType, Element::ActionType),
             (Element::AffectedSopClass, Element::AffectedSopClass),
             (Element::RequestedSopClass, Element::AffectedSopClass),
             (Element::AffectedSopInstance, Element::AffectedSopInstance),
@@ -171,6 +260,18 @@ impl CommandSet {
     #[must_use]
     pub fn with_u16(self, element: Element, value: u16) -> Self {
         self.with(element, value.to_le_bytes().to_vec())
+    }
+
+    /// Says that a data set follows.
+    #[must_use]
+    pub fn with_data_set(self) -> Self {
+        self.with_u16(Element::DataSetType, DATA_SET_FOLLOWS)
+    }
+
+    /// Sets an element to an AE title (VR AE).
+    #[must_use]
+    pub fn with_ae(self, element: Element, title: &AeTitle) -> Self {
+        self.with(element, title.as_str().as_bytes().to_vec())
     }
 
     /// Sets an element to a UID (VR UI).
@@ -238,7 +339,7 @@ impl CommandSet {
             out.extend_from_slice(value);
             if value.len() % 2 == 1 {
                 // UIDs are padded with NUL, text with a space (PS3.5 section 6.2).
-                out.push(if *element == Element::ErrorComment as u16 { b' ' } else { 0 });
+                out.push(if TEXTS.iter().any(|text| *element == *text as u16) { b' ' } else { 0 });
             }
         }
     }
@@ -268,6 +369,17 @@ impl CommandSet {
         let value = self.bytes(element).ok_or(CommandError::Missing { element })?;
         let text = std::str::from_utf8(value).map_err(|_| CommandError::WrongForm { element })?;
         Uid::new(text).map_err(|_| CommandError::WrongForm { element })
+    }
+
+    /// An AE title.
+    ///
+    /// # Errors
+    /// [`CommandError::Missing`], [`CommandError::WrongForm`].
+    pub fn ae(&self, element: Element) -> Result<AeTitle, CommandError> {
+        let element = element as u16;
+        let value = self.bytes(element).ok_or(CommandError::Missing { element })?;
+        let text = std::str::from_utf8(value).map_err(|_| CommandError::WrongForm { element })?;
+        AeTitle::new(text).map_err(|_| CommandError::WrongForm { element })
     }
 
     /// The command field.

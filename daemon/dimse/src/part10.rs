@@ -11,7 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 /// No file meta information has more elements than these (PS3.10 table 7.1-1 has 17).
 const ELEMENTS_MAX: usize = 64;
 /// Values with a 32-bit length in Explicit VR (PS3.5 section 7.1.2).
-const LONG_VRS: [&[u8; 2]; 13] =
+pub(crate) const LONG_VRS: [&[u8; 2]; 13] =
     [b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"];
 
 /// What the head of a Part 10 file says.

@@ -1,4 +1,4 @@
-//! The asking side: opens an association, echoes and stores.
+//! The asking side: opens an association, echoes and stores; `ask` has the other services.
 //!
 //! In: a peer's address and titles, contexts, data sets to read from. Out: the peer's status for each.
 //! Promise: every wait is bounded by the configured timers; an error tells whether the peer could not be reached,
@@ -9,12 +9,16 @@ use crate::association::Agreement;
 use crate::pdu::{APPLICATION_CONTEXT, ASSOCIATE_RJ};
 use crate::wire::Wire;
 use crate::{
-    Association, AssociationError, CommandError, CommandField, CommandSet, Element, Limits, NegotiatedContext,
-    ProtocolError, Status, TlsClient, TlsError, Transport, VERIFICATION, pdu,
+    Association, AssociationError, CommandError, CommandField, CommandSet, DataSetError, EventReport, Limits,
+    NegotiatedContext, ProtocolError, Roles, Status, TlsClient, TlsError, Transport, UserIdentity, VERIFICATION,
+    acceptor, pdu,
 };
-use dicom_ul::pdu::{AbortRQSource, PresentationContextResultReason};
-use dicom_ul::pdu::{AssociationAC, AssociationRJResult, AssociationRQ, Pdu, PresentationContextProposed};
+use dicom_ul::pdu::{AbortRQSource, PresentationContextResultReason, RequestorRoles, UserIdentityType};
+use dicom_ul::pdu::{
+    AssociationAC, AssociationRJResult, AssociationRQ, Pdu, PresentationContextProposed, UserVariableItem,
+};
 use fovea_core::{AeTitle, Uid};
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 use tokio::io::AsyncRead;
@@ -63,6 +67,15 @@ pub struct Context {
     pub sop_class_uid: Uid,
     /// Transfer syntaxes, best first.
     pub transfer_syntax_uids: Vec<Uid>,
+}
+
+/// What is proposed besides contexts.
+#[derive(Clone, Default)]
+pub struct Proposal {
+    /// Roles of ours, by class; we are SCU of any other (PS3.7 section D.3.3.4).
+    pub roles: Vec<(Uid, Roles)>,
+    /// Who we say we are beyond our title; without a username nothing is said.
+    pub user_identity: Option<UserIdentity>,
 }
 
 /// Why a peer did not do what it was asked.
@@ -129,6 +142,13 @@ pub enum ScuError {
         #[from]
         source: ProtocolError,
     },
+    /// The data set of an answer cannot be used; the association stands.
+    #[error("the data set of the answer cannot be used")]
+    Answer {
+        /// Why.
+        #[from]
+        source: DataSetError,
+    },
     /// Our own data set could not be read to its end; the association was aborted.
     #[error("the data set to send could not be read")]
     DataSet {
@@ -167,8 +187,10 @@ impl From<CommandError> for ScuError {
 
 /// An association that we opened. After an error, or a call whose future was dropped, it is of no more use.
 pub struct Scu {
-    association: Association<Transport>,
+    pub(crate) association: Association<Transport>,
     message_id: u16,
+    /// Reports of the peer that came while we waited for an answer.
+    pub(crate) events: VecDeque<EventReport>,
 }
 
 impl Scu {
@@ -177,6 +199,15 @@ impl Scu {
     /// # Errors
     /// [`ScuError`].
     pub async fn connect(config: &ScuConfig, contexts: &[Context]) -> Result<Self, ScuError> {
+        Self::connect_as(config, contexts, &Proposal::default()).await
+    }
+
+    /// Opens an association that proposes `contexts`, at most 128, with roles and a user identity. What the peer made of the
+    /// roles tells [`Self::is_scp`].
+    ///
+    /// # Errors
+    /// [`ScuError`].
+    pub async fn connect_as(config: &ScuConfig, contexts: &[Context], proposal: &Proposal) -> Result<Self, ScuError> {
         if contexts.is_empty() || contexts.len() > 128 || config.max_pdu_bytes < 128 {
             return Err(ScuError::BadRequest { contexts: contexts.len() });
         }
@@ -202,17 +233,19 @@ impl Scu {
             }
         };
         let mut wire = Wire::new(transport, limits.pdu_bytes_max, limits.idle);
-        let request = request(config, contexts).ok_or(ProtocolError::Malformed { pdu_type: pdu::ASSOCIATE_RQ })?;
+        let request =
+            request(config, contexts, proposal).ok_or(ProtocolError::Malformed { pdu_type: pdu::ASSOCIATE_RQ })?;
         wire.write(&request, "asking for an association").await?;
         wire.set_deadline(Some(Instant::now() + config.response_timeout));
         let accepted = read_acceptance(&mut wire).await?;
         let agreement = Agreement {
             calling_ae: config.calling_ae.clone(),
             called_ae: config.called_ae.clone(),
-            contexts: agreed(contexts, &accepted)?,
+            contexts: agreed(contexts, &proposal.roles, &accepted)?,
             peer_pdu_bytes_max: pdu::max_length(&accepted.user_variables).unwrap_or(0),
         };
-        Ok(Self { association: Association::new(wire, agreement, limits)?, message_id: 0 })
+        let association = Association::new(wire, agreement, limits)?;
+        Ok(Self { association, message_id: 0, events: VecDeque::new() })
     }
 
     /// The peer takes this class in this syntax.
@@ -274,45 +307,59 @@ impl Scu {
         self.association.abort().await;
     }
 
-    fn next_id(&mut self) -> u16 {
+    pub(crate) fn next_id(&mut self) -> u16 {
         self.message_id = self.message_id.checked_add(1).unwrap_or(1);
         self.message_id
     }
 
     async fn answer(&mut self, asked: CommandField, message_id: u16) -> Result<Status, ScuError> {
-        let Some(message) = self.association.next_command().await? else {
-            return Err(ScuError::ConnectionLost { doing: "waiting for an answer", source: None });
-        };
-        let answers = message.command.field()? == asked.response()
-            && message.command.u16(Element::MessageIdRespondedTo)? == message_id;
-        if answers { Ok(message.command.status()?) } else { Err(ProtocolError::ForeignResponse.into()) }
+        Ok(self.reply(asked, message_id).await?.status)
     }
 }
 
 fn not_verification() -> ScuError {
-    // Both texts are constants of the standard, checked by a test below.
-    let uid = |text| Uid::new(text).unwrap_or_else(|_| Uid::derived("unreachable", &[]));
-    ScuError::ContextNotAccepted {
-        sop_class_uid: uid(VERIFICATION),
-        transfer_syntax_uid: uid(crate::transfer_syntax::IMPLICIT_VR_LE),
-    }
+    // A constant of the standard, checked by a test below.
+    let sop_class_uid = Uid::new(VERIFICATION).unwrap_or_else(|_| Uid::derived("unreachable", &[]));
+    ScuError::ContextNotAccepted { sop_class_uid, transfer_syntax_uid: implicit() }
+}
+
+/// Implicit VR Little Endian, which every side must know.
+pub(crate) fn implicit() -> Uid {
+    // A constant of the standard, checked by a test below.
+    Uid::new(crate::transfer_syntax::IMPLICIT_VR_LE).unwrap_or_else(|_| Uid::derived("unreachable", &[]))
 }
 
 /// Context ids are 1, 3, 5, ... in the order of `contexts`.
-fn request(config: &ScuConfig, contexts: &[Context]) -> Option<Vec<u8>> {
+fn request(config: &ScuConfig, contexts: &[Context], proposal: &Proposal) -> Option<Vec<u8>> {
     let proposed = |(index, context): (usize, &Context)| PresentationContextProposed {
         id: (index * 2 + 1) as u8,
         abstract_syntax: context.sop_class_uid.as_str().to_owned(),
         transfer_syntaxes: context.transfer_syntax_uids.iter().map(|uid| uid.as_str().to_owned()).collect(),
     };
+    let mut user_variables = pdu::user_variables(config.max_pdu_bytes);
+    user_variables.extend(proposal.roles.iter().map(|(class, Roles { scu, scp })| {
+        let roles = RequestorRoles { scu: *scu, scp: *scp };
+        UserVariableItem::ScuScpRoleSelectionSubItem(class.as_str().to_owned(), roles)
+    }));
+    user_variables.extend(proposal.user_identity.as_ref().and_then(identity_item));
     pdu::encode(&Pdu::AssociationRQ(AssociationRQ {
         protocol_version: 1,
         calling_ae_title: config.calling_ae.as_str().to_owned(),
         called_ae_title: config.called_ae.as_str().to_owned(),
         application_context_name: APPLICATION_CONTEXT.to_owned(),
         presentation_contexts: contexts.iter().enumerate().map(proposed).collect(),
-        user_variables: pdu::user_variables(config.max_pdu_bytes),
+        user_variables,
     }))
+}
+
+fn identity_item(identity: &UserIdentity) -> Option<UserVariableItem> {
+    let username = identity.username.clone()?.into_bytes();
+    let (kind, passcode) = match &identity.passcode {
+        None => (UserIdentityType::Username, Vec::new()),
+        Some(passcode) => (UserIdentityType::UsernamePassword, passcode.clone().into_bytes()),
+    };
+    let item = dicom_ul::pdu::UserIdentity::new(identity.wants_confirmation, kind, username, passcode);
+    Some(UserVariableItem::UserIdentityItem(item))
 }
 
 async fn read_acceptance(wire: &mut Wire<Transport>) -> Result<AssociationAC, ScuError> {
@@ -338,8 +385,17 @@ async fn read_acceptance(wire: &mut Wire<Transport>) -> Result<AssociationAC, Sc
 }
 
 /// The contexts that the peer accepted; it may accept only what was proposed.
-fn agreed(contexts: &[Context], accepted: &AssociationAC) -> Result<Vec<NegotiatedContext>, ProtocolError> {
+fn agreed(
+    contexts: &[Context],
+    proposed_roles: &[(Uid, Roles)],
+    accepted: &AssociationAC,
+) -> Result<Vec<NegotiatedContext>, ProtocolError> {
     let mut agreed = Vec::new();
+    let answered = acceptor::proposed_roles(&accepted.user_variables);
+    let roles = |class: &Uid| {
+        let (_, proposed) = proposed_roles.iter().find(|(proposed, _)| proposed == class)?;
+        Some(answered.get(class)?.and(*proposed))
+    };
     for result in &accepted.presentation_contexts {
         if result.reason != PresentationContextResultReason::Acceptance {
             continue;
@@ -352,7 +408,8 @@ fn agreed(contexts: &[Context], accepted: &AssociationAC) -> Result<Vec<Negotiat
             return Err(ProtocolError::ForeignAcceptance);
         }
         let abstract_syntax = proposed.sop_class_uid.clone();
-        agreed.push(NegotiatedContext { id: result.id, abstract_syntax, transfer_syntax: chosen });
+        let requestor = roles(&abstract_syntax).unwrap_or(Roles::DEFAULT);
+        agreed.push(NegotiatedContext { id: result.id, abstract_syntax, transfer_syntax: chosen, requestor });
     }
     Ok(agreed)
 }

@@ -9,14 +9,28 @@ pub struct Status(pub u16);
 impl Status {
     /// Success (PS3.7 section C.1.1).
     pub const SUCCESS: Self = Self(0x0000);
+    /// Failure: invalid attribute value (PS3.7 section C.5.11 of N-SET): also a step that is over (PS3.4 section F.7.2.2.2).
+    pub const INVALID_ATTRIBUTE_VALUE: Self = Self(0x0106);
     /// Failure: processing failure (PS3.7 section C.5.21).
     pub const PROCESSING_FAILURE: Self = Self(0x0110);
     /// Failure: duplicate SOP instance (PS3.7 section C.5.4): the UID is held with other content.
     pub const DUPLICATE_SOP_INSTANCE: Self = Self(0x0111);
+    /// Failure: no such SOP instance (PS3.7 section C.5.19).
+    pub const NO_SUCH_INSTANCE: Self = Self(0x0112);
+    /// Failure: no such event type (PS3.7 section C.5.18).
+    pub const NO_SUCH_EVENT_TYPE: Self = Self(0x0113);
+    /// Failure: invalid argument value (PS3.7 section C.5.10).
+    pub const INVALID_ARGUMENT_VALUE: Self = Self(0x0115);
     /// Failure: invalid SOP instance (PS3.7 section C.5.11): the UID breaks the rules of PS3.5 chapter 9.
     pub const INVALID_SOP_INSTANCE: Self = Self(0x0117);
+    /// Failure: class-instance conflict (PS3.7 section C.5.7).
+    pub const CLASS_INSTANCE_CONFLICT: Self = Self(0x0119);
+    /// Failure: missing attribute (PS3.7 section C.5.13).
+    pub const MISSING_ATTRIBUTE: Self = Self(0x0120);
     /// Refused: SOP class not supported (PS3.7 section C.5.23).
     pub const SOP_CLASS_NOT_SUPPORTED: Self = Self(0x0122);
+    /// Failure: no such action type (PS3.7 section C.5.16).
+    pub const NO_SUCH_ACTION: Self = Self(0x0123);
     /// Refused: not authorized (PS3.7 section C.5.24).
     pub const NOT_AUTHORIZED: Self = Self(0x0124);
     /// Failure: duplicate invocation (PS3.7 section C.5.5).
@@ -25,8 +39,20 @@ impl Status {
     pub const UNRECOGNIZED_OPERATION: Self = Self(0x0211);
     /// Failure: mistyped argument (PS3.7 section C.5.15).
     pub const MISTYPED_ARGUMENT: Self = Self(0x0212);
+    /// Failure: duplicate transaction UID (PS3.4 table J.3-2).
+    pub const DUPLICATE_TRANSACTION: Self = Self(0x0131);
+    /// Failure: resource limitation (PS3.7 section C.5.22).
+    pub const RESOURCE_LIMITATION: Self = Self(0x0213);
     /// Refused: out of resources (PS3.4 table B.2-1, A7xx): the sender may try again later.
     pub const OUT_OF_RESOURCES: Self = Self(0xA700);
+    /// Refused: unable to calculate the number of matches (PS3.4 table C.4-2).
+    pub const UNABLE_TO_COUNT: Self = Self(0xA701);
+    /// Refused: unable to perform sub-operations (PS3.4 table C.4-2).
+    pub const UNABLE_TO_PERFORM: Self = Self(0xA702);
+    /// Refused: move destination unknown (PS3.4 table C.4-2).
+    pub const MOVE_DESTINATION_UNKNOWN: Self = Self(0xA801);
+    /// Warning: sub-operations complete, some failed (PS3.4 tables C.4-2 and C.4-3).
+    pub const SOME_FAILED: Self = Self(0xB000);
     /// Error: data set does not match SOP class (PS3.4 table B.2-1, A9xx).
     pub const DATA_SET_MISMATCH: Self = Self(0xA900);
     /// Error: cannot understand (PS3.4 table B.2-1, Cxxx).
@@ -35,6 +61,8 @@ impl Status {
     pub const CANCEL: Self = Self(0xFE00);
     /// Pending: more responses follow (PS3.7 section C.1.3).
     pub const PENDING: Self = Self(0xFF00);
+    /// Pending, and some optional keys were not matched (PS3.4 table C.4-1).
+    pub const PENDING_KEYS_IGNORED: Self = Self(0xFF01);
 
     /// The operation was done as asked.
     #[must_use]
@@ -83,10 +111,14 @@ impl Status {
             0x0122 => "SOP class not supported",
             0x0123 => "no such action type",
             0x0124 => "not authorized",
+            0x0131 => "duplicate transaction UID",
             0x0210 => "duplicate invocation",
             0x0211 => "unrecognized operation",
             0x0212 => "mistyped argument",
             0x0213 => "resource limitation",
+            0xA701 => "refused: matches cannot be counted",
+            0xA702 => "refused: sub-operations cannot be performed",
+            0xA801 => "refused: move destination unknown",
             0xA700..=0xA7FF => "refused: out of resources",
             0xA900..=0xA9FF => "data set does not match SOP class",
             0xB000 => "warning: coercion of data elements",

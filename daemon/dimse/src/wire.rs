@@ -214,6 +214,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(whole)
     }
 
+    /// Waits for the peer to say or close something, at most for `limit`; the next read tells what it was.
+    pub(crate) async fn wait(&mut self, limit: Duration) -> bool {
+        if self.start < self.end {
+            return true;
+        }
+        (self.start, self.end) = (0, 0);
+        match timeout(limit, self.stream.read(&mut self.buffer)).await {
+            Err(_) => false,
+            Ok(read) => {
+                self.end = read.unwrap_or(0);
+                true
+            }
+        }
+    }
+
     /// Sends all of `bytes`.
     pub(crate) async fn write(&mut self, bytes: &[u8], doing: &'static str) -> Result<(), AssociationError> {
         match timeout(self.idle, self.stream.write_all(bytes)).await {
