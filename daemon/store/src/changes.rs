@@ -3,14 +3,15 @@
 //! In: records in journal order. Out: one atomic batch of keys. Promise: applying the same records to an empty tree gives the
 //! same keys, always; a record that comes twice changes nothing the second time. The table of keys is in `view.rs`.
 
+use crate::documents::{document_key, document_number, document_value};
 use crate::index::Fault;
 use crate::overlay::Writes;
-use crate::record::{Dispatched, Evicted, Record, Settled};
+use crate::record::{Dispatched, Evicted, Forgotten, Record, Remembered, Settled};
 use crate::view::{
     META, Meta, Outgoing, Share, View, Way, asked_key, conflict_key, key, named, number, numbered, queue_key, read,
     sender_key, write,
 };
-use fovea_core::{Accepted, Custody, Finding, Sender, What};
+use fovea_core::{Accepted, Custody, Finding, Gone, Sender, What};
 use sled::IVec;
 
 /// Changes of several records, written as one atomic batch; reads see the changes.
@@ -96,9 +97,12 @@ impl<'a> Changes<'a> {
             Record::SetAside { seq, destination, reason, .. } => self.settle(*seq, destination, |way| {
                 way.set_aside.push((destination.clone(), reason.clone()));
             })?,
+            Record::Again { seq, destination } => self.again(*seq, destination)?,
             Record::Custody { seq, custody } => self.custody(*seq, std::slice::from_ref(custody))?,
             Record::Evicted(evicted) => self.evicted(evicted)?,
             Record::Settled(settled) => self.settled(settled)?,
+            Record::Remembered(remembered) => self.remembered(remembered)?,
+            Record::Forgotten(forgotten) => self.forgotten(forgotten)?,
         }
         self.meta.applied = end;
         Ok(())
@@ -113,6 +117,7 @@ impl<'a> Changes<'a> {
         }
         self.meta.counts.objects += 1;
         self.put(named(b'o', uid), write(accepted)?);
+        self.put(numbered(b'a', accepted.seq), uid.as_str().into());
         self.share(&accepted.sender, 1, accepted.file_bytes as i64)?;
         if !self.has(&named(b'f', uid))? {
             self.meta.counts.pending += 1;
@@ -194,6 +199,25 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
+    /// A destination's answer is forgotten.
+    fn again(&mut self, seq: u64, destination: &str) -> Result<(), Fault> {
+        let Some(bytes) = self.get(&numbered(b'P', seq))? else { return Ok(()) };
+        let mut way: Way = read(&bytes)?;
+        if !way.settled_at(destination) {
+            return Ok(());
+        }
+        way.delivered.retain(|(name, _)| name != destination);
+        way.set_aside.retain(|(name, _)| name != destination);
+        self.meta.counts.untouched += u64::from(way.delivered.is_empty() && way.set_aside.is_empty());
+        self.put(numbered(b'P', seq), write(&way)?);
+        let asked = asked_key(destination, way.parcel.what);
+        if !way.evicted && self.has(&asked)? {
+            self.put(queue_key(destination, &way.parcel), Vec::new());
+            self.add(asked, 1)?;
+        }
+        Ok(())
+    }
+
     fn change_way(&mut self, seq: u64, change: impl FnOnce(&mut Self, &mut Way)) -> Result<Option<Way>, Fault> {
         let Some(bytes) = self.get(&numbered(b'P', seq))? else { return Ok(None) };
         let mut way: Way = read(&bytes)?;
@@ -220,10 +244,17 @@ impl<'a> Changes<'a> {
     }
 
     fn evicted(&mut self, evicted: &Evicted) -> Result<(), Fault> {
+        let mut is_news = false;
         self.change_way(evicted.seq, |changes, way| {
-            changes.meta.counts.evicted_parcels += u64::from(!way.evicted);
+            is_news = !way.evicted;
+            changes.meta.counts.evicted_parcels += u64::from(is_news);
             way.evicted = true;
         })?;
+        if is_news {
+            self.meta.counts.last_gone += 1;
+            let gone = Gone { parcel: evicted.seq, object: evicted.object.clone() };
+            self.put(numbered(b'g', self.meta.counts.last_gone), write(&gone)?);
+        }
         self.remove(numbered(b'e', evicted.seq));
         let Some(uid) = &evicted.object else { return Ok(()) };
         let Some(accepted) = self.get(&named(b'o', uid))? else { return Ok(()) };
@@ -238,6 +269,7 @@ impl<'a> Changes<'a> {
 
     /// The same as the records that it was made from.
     fn settled(&mut self, settled: &Settled) -> Result<(), Fault> {
+        settled.again.iter().try_for_each(|destination| self.again(settled.seq, destination))?;
         for (destination, at) in &settled.delivered {
             self.settle(settled.seq, destination, |way| way.delivered.push((destination.clone(), *at)))?;
         }
@@ -245,6 +277,33 @@ impl<'a> Changes<'a> {
             self.settle(settled.seq, destination, |way| way.set_aside.push((destination.clone(), reason.clone())))?;
         }
         self.custody(settled.seq, &settled.custody)
+    }
+
+    /// The number of what is known of a document, 0 for none.
+    fn known_document(&self, key: &[u8]) -> Result<u64, Fault> {
+        self.get(key)?.map_or(Ok(0), |value| document_number(&value))
+    }
+
+    fn remembered(&mut self, remembered: &Remembered) -> Result<(), Fault> {
+        let key = document_key(remembered.kind, &remembered.key)?;
+        self.meta.counts.last_document = self.meta.counts.last_document.max(remembered.number);
+        let known = self.known_document(&key)?;
+        if known < remembered.number {
+            self.meta.counts.documents += u64::from(known == 0);
+            self.put(key, document_value(remembered.number, &remembered.content.0));
+        }
+        Ok(())
+    }
+
+    fn forgotten(&mut self, forgotten: &Forgotten) -> Result<(), Fault> {
+        let key = document_key(forgotten.kind, &forgotten.key)?;
+        self.meta.counts.last_document = self.meta.counts.last_document.max(forgotten.number);
+        let known = self.known_document(&key)?;
+        if (1..forgotten.number).contains(&known) {
+            self.meta.counts.documents -= 1;
+            self.remove(key);
+        }
+        Ok(())
     }
 
     fn share(&mut self, sender: &Sender, objects: i64, bytes: i64) -> Result<(), Fault> {

@@ -8,22 +8,19 @@
 //! every record against its own checksum.
 
 use crate::error::StoreError;
-use crate::journal;
 use crate::part10::data_set_sha256;
-use crate::record::{Dispatched, Evicted, Record, Settled};
+use crate::record::Record;
 use crate::recovery::{self, free_name, uid_of};
 use crate::segment;
 use crate::store::{Key, Parts, Store};
-use crate::view::{Outgoing, Way};
 use fovea_core::{Accepted, ObjectHeader, PortError, Sender, Sha256, Uid, UnixMicros, chain};
 use serde::Serialize;
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Records that are looked at together.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 /// What is being done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -100,6 +97,8 @@ pub struct RebuildReport {
     pub objects: u64,
     /// Findings that the journal names.
     pub findings: u64,
+    /// Documents that the journal names.
+    pub documents: u64,
     /// Records that the journal had lost and the index still knew.
     pub records_salvaged: u64,
     /// Objects whose lost record was made again from their file. Each waits for an outcome.
@@ -115,25 +114,6 @@ pub struct RebuildReport {
 /// Reads routing facts and sender from a stored file, with bounds of its own; none where they cannot be had.
 /// The store knows no DICOM: whoever parses headers for the daemon does it here, too.
 pub type HeaderOf<'a> = dyn Fn(&File) -> Option<(ObjectHeader, Sender)> + 'a;
-
-/// Whom the journal's records are about.
-#[derive(Default)]
-struct Named {
-    accepted: HashSet<Uid>,
-    found: HashSet<Uid>,
-    dispatched: HashSet<Uid>,
-}
-
-impl Named {
-    fn add(&mut self, record: Record) {
-        match record {
-            Record::Accepted(accepted) => self.accepted.insert(accepted.header.sop_instance_uid),
-            Record::Finding { finding, .. } => self.found.insert(finding.sop_instance_uid),
-            Record::Dispatched(dispatched) => self.dispatched.insert(dispatched.source_sop_instance_uid),
-            _ => return,
-        };
-    }
-}
 
 /// What became of one stray file.
 enum Stray {
@@ -178,88 +158,18 @@ impl Store {
             progress(Progress { step: Step::Strays, done, total: strays.len() as u64 });
         }
         let counts = self.index.meta().map_err(asked)?.counts;
-        (report.objects, report.findings) = (counts.objects, counts.findings);
+        (report.objects, report.findings, report.documents) = (counts.objects, counts.findings, counts.documents);
         report.verified = self.verify(progress)?;
         Ok(report)
     }
 }
 
-fn asked(error: PortError) -> StoreError {
+/// An index that gives no answer.
+pub(crate) fn asked(error: PortError) -> StoreError {
     StoreError::Index { detail: chain(&error) }
 }
 
 impl Parts {
-    /// Writes again the records that the index was made from and the journal does not have any more, with new numbers.
-    fn salvage(&self, progress: &mut dyn FnMut(Progress)) -> Result<u64, StoreError> {
-        let (layout, mut named) = (&self.layout, Named::default());
-        let end = self.committer.end();
-        let read = self.index.exclusively(|| {
-            let mut add = |_, record| named.add(record);
-            journal::replay(&self.disk, &layout.journal, &layout.bad_journal, 0, end, &mut add)
-        });
-        read.map_err(StoreError::io("read", &layout.journal))?;
-        let total = self.index.meta().map_err(asked)?.counts.objects;
-        let (mut after, mut done, mut salvaged) = (String::new(), 0, 0);
-        loop {
-            let objects = self.index.ask(|view| view.objects_after(&after, BATCH)).map_err(asked)?;
-            let Some(last) = objects.last() else { return Ok(salvaged) };
-            last.header.sop_instance_uid.as_str().clone_into(&mut after);
-            for object in objects {
-                salvaged += self.write_again(object, &named).map_err(asked)?;
-                done += 1;
-                progress(Progress { step: Step::Index, done, total: total.max(done) });
-            }
-        }
-    }
-
-    fn write_again(&self, object: Accepted, named: &Named) -> Result<u64, PortError> {
-        let uid = object.header.sop_instance_uid.clone();
-        let mut written = 0;
-        // One that came since the journal was read is in it.
-        let _one = self.reserved.take(Key::Object(uid.clone()));
-        if !named.accepted.contains(&uid) {
-            self.commit(Record::Accepted(object))?;
-            written += 1;
-        }
-        let _outcome = self.reserved.take(Key::Outcome(uid.clone()));
-        if !named.found.contains(&uid)
-            && let Some(finding) = self.index.ask(|view| view.finding_of(&uid))?
-        {
-            self.commit(Record::Finding { place: 0, finding: Box::new(finding) })?;
-            written += 1;
-        }
-        let _dispatch = self.reserved.take(Key::Dispatch(uid.clone()));
-        if !named.dispatched.contains(&uid)
-            && let Some(outgoing) = self.index.ask(|view| view.outgoing(&uid))?
-        {
-            self.dispatch_again(uid, outgoing)?;
-            written += 1;
-        }
-        Ok(written)
-    }
-
-    /// The parcels get new numbers, and their answers go with them.
-    fn dispatch_again(&self, source: Uid, outgoing: Outgoing) -> Result<(), PortError> {
-        let ways = outgoing.parcels.iter().map(|seq| self.index.ask(|view| view.way(*seq)));
-        let ways: Vec<Way> = ways.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-        let parcels = ways.iter().map(|way| way.parcel.clone()).collect();
-        let quarantined = outgoing.quarantined;
-        let at = (self.clock)();
-        let again = Dispatched { source_sop_instance_uid: source.clone(), parcels, quarantined, at };
-        let Record::Dispatched(again) = self.commit(Record::Dispatched(again))? else { return Ok(()) };
-        for (way, parcel) in ways.into_iter().zip(again.parcels) {
-            let (seq, gone) = (parcel.seq, way.evicted);
-            let Way { delivered, set_aside, custody, .. } = way;
-            self.commit(Record::Settled(Settled { seq, delivered, set_aside, custody }))?;
-            if gone {
-                let object = self.index.ask(|view| view.object_evicted(&source))?.then(|| source.clone());
-                let object = object.filter(|source| parcel.sop_instance_uid == *source);
-                self.commit(Record::Evicted(Evicted { seq, object, at }))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The closed files of the journal: the one that is written to is checked by every opening.
     fn check_journal(&self, report: &mut VerifyReport, progress: &mut dyn FnMut(Progress)) -> Result<(), StoreError> {
         let dir = &self.layout.journal;

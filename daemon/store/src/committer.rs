@@ -7,7 +7,7 @@
 use crate::error::{StoreError, again, port_io};
 use crate::index::Index;
 use crate::journal::Journal;
-use crate::record::{self, EncodeError, Record};
+use crate::record::{self, EncodeError, Forgotten, Record, Remembered};
 use crate::store::Clock;
 use crate::view::Counts;
 use fovea_core::PortError;
@@ -201,7 +201,11 @@ impl Writer {
             Record::Conflict(conflict) => conflict.at = now,
             Record::SetAside { at, .. } => *at = now,
             Record::Evicted(evicted) => evicted.at = now,
-            Record::Delivered { .. } | Record::Custody { .. } | Record::Settled(_) => (),
+            Record::Remembered(Remembered { number, .. }) | Record::Forgotten(Forgotten { number, .. }) => {
+                self.numbers.last_document += 1;
+                *number = self.numbers.last_document;
+            }
+            Record::Delivered { .. } | Record::Again { .. } | Record::Custody { .. } | Record::Settled(_) => (),
         }
     }
 }

@@ -3,15 +3,16 @@
 //! In: sealed files, oldest first. Out: one file that stands for all of them. Promise: at every moment the folder holds either
 //! the old files or the whole new one under the first one's name; what is left of the others after a crash is not read.
 //!
-//! Dropped is what a replay would drop: second copies of what happened once. All answers for one parcel become one record.
+//! Dropped is what a replay would drop: second copies of what happened once, and what was said of a document before the last
+//! that the journal says of it. All answers for one parcel become one record.
 //! What an object was and what was found stays word for word. A damaged file is left as it is: that it has lost records is
 //! itself worth knowing, for then no file is removed on its word.
 
 use crate::disk::Disk;
-use crate::record::{self, Record, Settled};
+use crate::record::{self, Forgotten, Record, Remembered, Settled};
 use crate::segment::{self, HEADER_BYTES, SEAL_BYTES, Segment, Walk};
 use crate::store::Parts;
-use fovea_core::Uid;
+use fovea_core::{DocumentKind, Uid};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -48,7 +49,7 @@ impl Parts {
         let Some(run) = self.sound_run(&closed)? else { return Ok(None) };
         // What sled knows shall not end within what is rewritten: it would have to be made anew after a crash.
         self.index.flush();
-        let new = self.rewrite(run)?;
+        let new = self.rewrite(run, self.later_documents(run)?)?;
         let Some((bytes_before, bytes_after)) = new else { return Ok(None) };
         self.index.exclusively(|| self.put_in_place(run))?;
         self.saved_bytes.fetch_add(bytes_before - bytes_after, Ordering::Relaxed);
@@ -77,17 +78,21 @@ impl Parts {
     }
 
     /// Writes the new file beside the old ones; none when it would not be shorter.
-    fn rewrite(&self, run: &[Segment]) -> io::Result<Option<(u64, u64)>> {
+    fn rewrite(&self, run: &[Segment], mut documents: Last) -> io::Result<Option<(u64, u64)>> {
         let first = &run[0];
         let mut answers: HashMap<u64, Settled> = HashMap::new();
         let mut until = first.base;
         for segment in run {
-            until = self.each_record(segment, &mut |record| gather(&mut answers, record))?.end;
+            let visit = &mut |record| {
+                documents.see(&record);
+                gather(&mut answers, record);
+            };
+            until = self.each_record(segment, visit)?.end;
         }
         let path = new_path(&first.path);
         let header = segment::header(first.id.unwrap_or_default(), first.base, until);
         let mut output = Output::begin(&self.disk, &path, first.base, &header)?;
-        let mut known = Known::default();
+        let mut known = Known { documents, ..Known::default() };
         for segment in run {
             let mut failed = None;
             self.each_record(segment, &mut |record| {
@@ -105,6 +110,21 @@ impl Parts {
         }
         self.disk.remove_file(&path)?;
         Ok(None)
+    }
+
+    /// What the journal says of documents after the run. Its word, not the index's: what is dropped here is gone.
+    fn later_documents(&self, run: &[Segment]) -> io::Result<Last> {
+        let (mut last, end) = (Last::default(), self.committer.end());
+        let after = run.last().map_or(0, |segment| segment.base);
+        for segment in segment::list(&self.disk, &self.layout.journal)?.iter().filter(|segment| segment.base > after) {
+            segment.walk(&self.disk, segment.first, end, &mut |_, json| {
+                // What is not understood is no document.
+                if let Ok(record) = serde_json::from_slice(json) {
+                    last.see(&record);
+                }
+            })?;
+        }
+        Ok(last)
     }
 
     fn each_record(&self, segment: &Segment, visit: &mut dyn FnMut(Record)) -> io::Result<Walk> {
@@ -133,7 +153,11 @@ fn new_path(path: &Path) -> std::path::PathBuf {
 }
 
 fn gather(answers: &mut HashMap<u64, Settled>, record: Record) {
-    let (Record::Delivered { seq, .. } | Record::SetAside { seq, .. } | Record::Custody { seq, .. }) = record else {
+    let (Record::Delivered { seq, .. }
+    | Record::SetAside { seq, .. }
+    | Record::Again { seq, .. }
+    | Record::Custody { seq, .. }) = record
+    else {
         return;
     };
     let of_parcel = answers.entry(seq).or_default();
@@ -141,6 +165,11 @@ fn gather(answers: &mut HashMap<u64, Settled>, record: Record) {
     match record {
         Record::Delivered { destination, at, .. } => of_parcel.delivered.push((destination, at)),
         Record::SetAside { destination, reason, .. } => of_parcel.set_aside.push((destination, reason)),
+        Record::Again { destination, .. } => {
+            of_parcel.delivered.retain(|(name, _)| *name != destination);
+            of_parcel.set_aside.retain(|(name, _)| *name != destination);
+            of_parcel.again.push(destination);
+        }
         Record::Custody { custody, .. } => of_parcel.custody.push(custody),
         _ => (),
     }
@@ -152,6 +181,30 @@ struct Known {
     accepted: HashSet<Uid>,
     found: HashSet<Uid>,
     dispatched: HashSet<Uid>,
+    documents: Last,
+}
+
+/// The number of the last record of each document.
+#[derive(Default)]
+struct Last(HashMap<DocumentKind, HashMap<String, u64>>);
+
+impl Last {
+    fn see(&mut self, record: &Record) {
+        let (Record::Remembered(Remembered { number, kind, key, .. })
+        | Record::Forgotten(Forgotten { number, kind, key })) = record
+        else {
+            return;
+        };
+        let of_kind = self.0.entry(*kind).or_default();
+        match of_kind.get_mut(key) {
+            Some(last) => *last = (*last).max(*number),
+            None => _ = of_kind.insert(key.clone(), *number),
+        }
+    }
+
+    fn is(&self, number: u64, kind: DocumentKind, key: &str) -> bool {
+        self.0.get(&kind).and_then(|of_kind| of_kind.get(key)).is_none_or(|last| *last == number)
+    }
 }
 
 impl Known {
@@ -161,10 +214,16 @@ impl Known {
             Record::Accepted(accepted) => self.accepted.insert(accepted.header.sop_instance_uid.clone()),
             Record::Finding { finding, .. } => self.found.insert(finding.sop_instance_uid.clone()),
             Record::Dispatched(dispatched) => self.dispatched.insert(dispatched.source_sop_instance_uid.clone()),
-            Record::Delivered { seq, .. } | Record::SetAside { seq, .. } | Record::Custody { seq, .. } => {
+            Record::Delivered { seq, .. }
+            | Record::SetAside { seq, .. }
+            | Record::Again { seq, .. }
+            | Record::Custody { seq, .. } => {
                 // At the place of the first: all of them came after the dispatch, and before an eviction.
                 return answers.remove(seq).map(Record::Settled);
             }
+            // That it went stays known: an older file may still say what it was.
+            Record::Remembered(Remembered { number, kind, key, .. })
+            | Record::Forgotten(Forgotten { number, kind, key }) => self.documents.is(*number, *kind, key),
             Record::Conflict(_) | Record::Evicted(_) | Record::Settled(_) => true,
         };
         first.then_some(record)

@@ -22,13 +22,40 @@ mod common;
 /// What an answer said would last.
 #[derive(Clone, Debug)]
 enum Promise {
-    Accepted { sop: Uid, bytes: Vec<u8>, seq: u64 },
-    Conflict { sop: Uid, bytes: Vec<u8> },
-    Recorded { sop: Uid, probability: f64 },
-    Dispatched { sop: Uid, reports: Vec<Uid> },
-    Delivered { seq: u64 },
-    SetAside { seq: u64 },
-    Custody { seq: u64 },
+    Accepted {
+        sop: Uid,
+        bytes: Vec<u8>,
+        seq: u64,
+    },
+    Conflict {
+        sop: Uid,
+        bytes: Vec<u8>,
+    },
+    Recorded {
+        sop: Uid,
+        probability: f64,
+    },
+    Dispatched {
+        sop: Uid,
+        reports: Vec<Uid>,
+    },
+    Delivered {
+        seq: u64,
+    },
+    SetAside {
+        seq: u64,
+    },
+    Custody {
+        seq: u64,
+    },
+    /// It has this or a later version, or its removal after the last one was on its way.
+    Remembered {
+        key: String,
+        version: u8,
+    },
+    Forgotten {
+        key: String,
+    },
 }
 
 struct Script {
@@ -73,6 +100,7 @@ fn bytes_of(sop: &Uid) -> Vec<u8> {
 /// One association: objects, some with conflicts, outcomes, parcels and answers of a destination.
 fn work(script: &Script, store: &Store, thread: usize, objects: usize) {
     for number in 0..objects {
+        remember(script, store, thread, number);
         let sop = uid(format!("1.2.{thread}.{number}"));
         let study = uid(format!("1.{}", number % 2));
         let bytes = bytes_of(&sop);
@@ -107,6 +135,30 @@ fn work(script: &Script, store: &Store, thread: usize, objects: usize) {
         if number % 2 == 1 {
             store.evict().unwrap();
         }
+    }
+}
+
+/// Versions of each document; those of odd numbers are removed after the last.
+const VERSIONS: u8 = 3;
+
+fn document_of(key: &str, version: u8) -> Document {
+    // The last version is longer than a sector.
+    let content = [version].repeat(if version == VERSIONS { 600 } else { 20 });
+    Document { key: key.to_owned(), content }
+}
+
+/// One document: changed, and some of them removed. One that all threads share changes, too.
+fn remember(script: &Script, store: &Store, thread: usize, number: usize) {
+    let key = format!("{thread}.{number}");
+    for version in 1..=VERSIONS {
+        store.put_document(DocumentKind::ProcedureStep, document_of(&key, version)).unwrap();
+        script.promise(Promise::Remembered { key: key.clone(), version });
+    }
+    let shared = Document { key: "shared".into(), content: key.clone().into_bytes() };
+    store.put_document(DocumentKind::Verdict, shared).unwrap();
+    if number % 2 == 1 {
+        store.remove_document(DocumentKind::ProcedureStep, &key).unwrap();
+        script.promise(Promise::Forgotten { key });
     }
 }
 
@@ -147,6 +199,21 @@ fn run(threads: usize, objects: usize, seed: u64, lie: Option<Lie>) -> Ran {
     Ran { images, promises }
 }
 
+/// Without those that a later one about the same document takes the place of.
+fn standing(promises: &[Promise]) -> Vec<Promise> {
+    let mut last = BTreeMap::new();
+    for (at, promise) in promises.iter().enumerate() {
+        if let Promise::Remembered { key, .. } | Promise::Forgotten { key } = promise {
+            last.insert(key, at);
+        }
+    }
+    let stands = |(at, promise): &(usize, &Promise)| match promise {
+        Promise::Remembered { key, .. } | Promise::Forgotten { key } => last[key] == *at,
+        _ => true,
+    };
+    promises.iter().enumerate().filter(stands).map(|(_, promise)| promise.clone()).collect()
+}
+
 /// Opens every image, on both cores, and checks it.
 fn each_cut(ran: &Ran, check: impl Fn(&Store, &Arc<SimDisk>, &[Promise], usize) + Sync) {
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -158,7 +225,7 @@ fn each_cut(ran: &Ran, check: impl Fn(&Store, &Arc<SimDisk>, &[Promise], usize) 
                     let Some((image, promised)) = ran.images.get(number) else { break };
                     let (sim, index) = (SimDisk::from_image(Path::new("/sim"), image, number as u64), scratch());
                     let store = start(&sim, index.path());
-                    check(&store, &sim, &ran.promises[..*promised], number);
+                    check(&store, &sim, &standing(&ran.promises[..*promised]), number);
                 }
             });
         }
@@ -216,6 +283,19 @@ fn kept(store: &Store, promise: &Promise) -> Result<(), String> {
         },
         Promise::Custody { seq } => match store.custody_of(*seq) {
             Ok(held) if held.len() == 1 && held[0].destination == "vna" => Ok(()),
+            other => wrong(format!("{other:?}")),
+        },
+        Promise::Remembered { key, version } => {
+            let found = store.document(DocumentKind::ProcedureStep, key).unwrap();
+            let removed = key.ends_with(['1', '3', '5', '7', '9']);
+            match &found {
+                Some(document) if (*version..=VERSIONS).any(|later| *document == document_of(key, later)) => Ok(()),
+                None if removed && *version == VERSIONS => Ok(()),
+                _ => wrong(format!("{found:?}")),
+            }
+        }
+        Promise::Forgotten { key } => match store.document(DocumentKind::ProcedureStep, key).unwrap() {
+            None => Ok(()),
             other => wrong(format!("{other:?}")),
         },
         Promise::SetAside { seq } => match store.parcels_after(seq - 1, 1).unwrap().first() {

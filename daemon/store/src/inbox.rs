@@ -3,7 +3,7 @@
 use crate::error::port_io;
 use crate::record::{Conflict, Record};
 use crate::store::{Key, Store};
-use fovea_core::{Acceptance, Accepted, Inbox, NewObject, PortError, Sender, TempObject, Uid, UnixMicros};
+use fovea_core::{Acceptance, Accepted, Gone, Inbox, NewObject, PortError, Sender, TempObject, Uid, UnixMicros};
 use std::fs::File;
 use std::io;
 
@@ -55,6 +55,14 @@ impl Inbox for Store {
             return Err(PortError::NotHeld { what });
         }
         self.open_held(&self.layout.object(&held.header.study_uid, sop_instance_uid))
+    }
+
+    fn accepted_after(&self, after: u64, limit: usize) -> Result<Vec<Accepted>, PortError> {
+        self.index.ask(|view| view.accepted_after(after, limit))
+    }
+
+    fn gone_after(&self, after: u64, limit: usize) -> Result<Vec<(u64, Gone)>, PortError> {
+        self.index.ask(|view| view.gone_after(after, limit))
     }
 }
 

@@ -252,7 +252,7 @@ fn a_journal_of_a_newer_version_is_refused_by_name_and_left_as_it_is() {
     let Err(refused) = Journal::open(&Disk::default(), dir.path(), &dir.path().join("q"), 1 << 20) else {
         panic!("a newer journal was opened")
     };
-    assert!(refused.to_string().contains("has journal format 3, this fovead reads up to 2"), "{refused}");
+    assert!(refused.to_string().contains("has journal format 4, this fovead reads up to 3"), "{refused}");
     assert_eq!(fs::read(&path).unwrap(), file);
 }
 

@@ -1,12 +1,12 @@
-//! The three ports on disk: journal and object files are the truth, sled is index and cache.
+//! The four ports on disk: journal and object files are the truth, sled is index and cache.
 //!
-//! In: complete Part 10 files, findings, parcels. Out: the same after any crash, in order, each exactly once.
+//! In: complete Part 10 files, findings, parcels, documents. Out: the same after any crash, in order, each exactly once.
 //! Promise: what a call answered with `Ok` is in the journal and in plain files, both synced; everything else
 //! (`<state>/index/`) can be deleted at any time and comes back from them.
 //!
 //! ```text
 //! <state>/lock         one daemon at a time
-//! <state>/journal/     truth: what was accepted, found, dispatched, delivered, in order     (record, segment, journal, committer)
+//! <state>/journal/     truth: what was accepted, found, dispatched, delivered, remembered, in order (record, segment, journal, committer)
 //! <state>/objects/     truth: <study>/<sop>.dcm, as received                                (files)
 //! <state>/outbox/      truth: <sop>.dcm, what shall leave the box
 //! <state>/quarantine/  what a person must look at: conflict/, orphans/, damaged/, journal/
@@ -33,6 +33,7 @@ mod committer;
 mod compact;
 mod config;
 mod disk;
+mod documents;
 mod error;
 mod evict;
 mod files;
@@ -47,6 +48,7 @@ mod part10;
 mod record;
 mod recovery;
 mod reserve;
+mod salvage;
 mod segment;
 mod space;
 mod store;

@@ -2,11 +2,12 @@
 //!
 //! Written without the store's code, so that a test can hold one against the other. Bytes live in memfds.
 
+use crate::documents;
 use crate::ledger::check;
 use crate::outbox::{check_name, shorten};
 use fovea_core::{
-    Acceptance, Accepted, Custody, Finding, FindingId, Inbox, Ledger, NewObject, NewParcel, Outbox, Parcel,
-    ParcelState, PortError, Proof, Quarantined, Recorded, TempObject, Uid, UnixMicros, What,
+    Acceptance, Accepted, Custody, Document, DocumentKind, Documents, Finding, FindingId, Inbox, Ledger, NewObject,
+    NewParcel, Outbox, Parcel, ParcelState, PortError, Proof, Quarantined, Recorded, TempObject, Uid, UnixMicros, What,
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// The three ports in memory.
+/// The four ports in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
@@ -31,7 +32,7 @@ struct State {
     parcels: Vec<ParcelState>,
     parcel_files: HashMap<u64, File>,
     dispatched: BTreeMap<Uid, Vec<Quarantined>>,
-    custody: BTreeMap<u64, Vec<Custody>>,
+    documents: BTreeMap<(DocumentKind, String), Vec<u8>>,
 }
 
 impl State {
@@ -123,6 +124,10 @@ impl Inbox for MemoryStore {
         let file = state.object_files.get(sop_instance_uid);
         reopen(file.ok_or_else(|| PortError::NotHeld { what: format!("object {sop_instance_uid}") })?)
     }
+
+    fn accepted_after(&self, after: u64, limit: usize) -> Result<Vec<Accepted>, PortError> {
+        Ok(self.state().objects.iter().filter(|object| object.seq > after).take(limit).cloned().collect())
+    }
 }
 
 impl Ledger for MemoryStore {
@@ -198,7 +203,8 @@ impl Outbox for MemoryStore {
                 dispatched_at: now,
             };
             state.parcel_files.insert(seq, file);
-            state.parcels.push(ParcelState { parcel, path, delivered: Vec::new(), set_aside: Vec::new() });
+            let (delivered, set_aside, custody) = (Vec::new(), Vec::new(), Vec::new());
+            state.parcels.push(ParcelState { parcel, path, delivered, set_aside, custody });
         }
         Ok(())
     }
@@ -247,8 +253,7 @@ impl Outbox for MemoryStore {
     fn custody(&self, seq: u64, destination: &str, proof: Proof, at: UnixMicros) -> Result<(), PortError> {
         check_name(destination)?;
         let mut state = self.state();
-        state.parcel(seq)?;
-        let held = state.custody.entry(seq).or_default();
+        let held = &mut state.parcel(seq)?.custody;
         if held.iter().all(|custody| custody.destination != destination) {
             held.push(Custody { destination: destination.to_owned(), proof, at });
         }
@@ -256,9 +261,16 @@ impl Outbox for MemoryStore {
     }
 
     fn custody_of(&self, seq: u64) -> Result<Vec<Custody>, PortError> {
+        Ok(self.state().parcel(seq)?.custody.clone())
+    }
+
+    fn send_again(&self, seq: u64, destination: &str) -> Result<(), PortError> {
+        check_name(destination)?;
         let mut state = self.state();
-        state.parcel(seq)?;
-        Ok(state.custody.get(&seq).cloned().unwrap_or_default())
+        let way = state.parcel(seq)?;
+        way.delivered.retain(|(name, _)| name != destination);
+        way.set_aside.retain(|(name, _)| name != destination);
+        Ok(())
     }
 
     fn sent_for(&self, source_sop_instance_uid: &Uid) -> Result<(Vec<ParcelState>, Vec<Quarantined>), PortError> {
@@ -271,5 +283,32 @@ impl Outbox for MemoryStore {
     fn parcels_after(&self, after: u64, limit: usize) -> Result<Vec<ParcelState>, PortError> {
         let state = self.state();
         Ok(state.parcels.iter().filter(|way| way.parcel.seq > after).take(limit).cloned().collect())
+    }
+}
+
+impl Documents for MemoryStore {
+    fn put_document(&self, kind: DocumentKind, document: Document) -> Result<(), PortError> {
+        documents::check(&document)?;
+        self.state().documents.insert((kind, document.key), document.content);
+        Ok(())
+    }
+
+    fn remove_document(&self, kind: DocumentKind, key: &str) -> Result<(), PortError> {
+        self.state().documents.remove(&(kind, key.to_owned()));
+        Ok(())
+    }
+
+    fn document(&self, kind: DocumentKind, key: &str) -> Result<Option<Document>, PortError> {
+        let content = self.state().documents.get(&(kind, key.to_owned())).cloned();
+        Ok(content.map(|content| Document { key: key.to_owned(), content }))
+    }
+
+    fn documents(&self, kind: DocumentKind, after: &str, limit: usize) -> Result<Vec<Document>, PortError> {
+        let state = self.state();
+        let wanted = state.documents.iter().filter(|((of, key), _)| *of == kind && key.as_str() > after);
+        Ok(wanted
+            .take(limit)
+            .map(|((_, key), content)| Document { key: key.clone(), content: content.clone() })
+            .collect())
     }
 }

@@ -124,6 +124,16 @@ impl Outbox for Store {
         Ok(self.way(seq)?.custody)
     }
 
+    fn send_again(&self, seq: u64, destination: &str) -> Result<(), PortError> {
+        check_name(destination)?;
+        let _one = self.reserved.take(Key::Parcel(seq));
+        let way = self.way(seq)?;
+        if way.evicted || !way.settled_at(destination) {
+            return Ok(());
+        }
+        self.commit(Record::Again { seq, destination: destination.to_owned() }).map(drop)
+    }
+
     fn sent_for(&self, source_sop_instance_uid: &Uid) -> Result<(Vec<ParcelState>, Vec<Quarantined>), PortError> {
         let outgoing = self.index.ask(|view| view.outgoing(source_sop_instance_uid))?.unwrap_or_default();
         let ways = outgoing.parcels.iter().map(|seq| Ok(self.state(self.way(*seq)?)));
@@ -144,7 +154,13 @@ impl Store {
 
     fn state(&self, way: Way) -> ParcelState {
         let path = self.layout.parcel(&way.parcel.sop_instance_uid);
-        ParcelState { parcel: way.parcel, path, delivered: way.delivered, set_aside: way.set_aside }
+        ParcelState {
+            parcel: way.parcel,
+            path,
+            delivered: way.delivered,
+            set_aside: way.set_aside,
+            custody: way.custody,
+        }
     }
 
     /// Files first, all under one folder sync, then the record.

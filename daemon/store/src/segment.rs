@@ -6,10 +6,10 @@
 //!
 //! | part | bytes, numbers little endian |
 //! | --- | --- |
-//! | header, version 2 | `FVJOURN2`, journal id u64, place of the first byte u64, place up to which it stands for its predecessors u64 or 0, crc32 of these, zeros to 48 |
+//! | header, versions 2 and 3 | `FVJOURN2` or `3`, journal id u64, place of the first byte u64, place up to which it stands for its predecessors u64 or 0, crc32 of these, zeros to 48 |
 //! | header, version 1 | `FVJOURN1`, journal id u64, place of the first byte u64, crc32 of these, zeros to 32 |
 //! | record | see `record.rs` |
-//! | seal (version 2) | `FVSEALED`, number of records u64, place of its first byte u64, crc32 of all bytes before it, crc32 of the seal so far |
+//! | seal (since version 2) | `FVSEALED`, number of records u64, place of its first byte u64, crc32 of all bytes before it, crc32 of the seal so far |
 //!
 //! A place is a byte count since the journal began, headers and seals included; it names a record for ever.
 //! A daemon never adds to a file of an older version: it begins a new one, so that the header speaks for the whole file.
@@ -22,14 +22,14 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes before the first record, version 2.
+/// Bytes before the first record, since version 2.
 pub(crate) const HEADER_BYTES: u64 = 48;
 /// The same, version 1.
 const HEADER_BYTES_V1: u64 = 32;
 /// Bytes of a seal.
 pub(crate) const SEAL_BYTES: u64 = 32;
 /// What this program writes, and the newest that it reads.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 const MAGIC: &[u8; 7] = b"FVJOURN";
 const SEAL_MAGIC: &[u8; 8] = b"FVSEALED";
 /// Bytes that are looked through at once for the next good record.

@@ -1,6 +1,6 @@
 //! The store: opens the state folder, holds its parts, says how it stands.
-//! In: a [`Config`]. Out: [`Inbox`](fovea_core::Inbox), [`Ledger`](fovea_core::Ledger) and
-//! [`Outbox`](fovea_core::Outbox) on one `Arc`.
+//! In: a [`Config`]. Out: [`Inbox`](fovea_core::Inbox), [`Ledger`](fovea_core::Ledger), [`Outbox`](fovea_core::Outbox) and
+//! [`Documents`](fovea_core::Documents) on one `Arc`.
 //! Promise: one daemon at a time; whatever state the last one left, this one starts and serves what is readable.
 
 use crate::committer::Committer;
@@ -17,7 +17,7 @@ use crate::reserve::Reservations;
 use crate::segment;
 use crate::space::Space;
 use crate::upkeep::Upkeep;
-use fovea_core::{PortError, TempObject, Uid, UnixMicros};
+use fovea_core::{DocumentKind, PortError, TempObject, Uid, UnixMicros};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -37,9 +37,10 @@ pub(crate) enum Key {
     Dispatch(Uid),
     ParcelName(Uid),
     Parcel(u64),
+    Document(DocumentKind, String),
 }
 
-/// The three ports on disk.
+/// The four ports on disk.
 pub struct Store {
     parts: Arc<Parts>,
     upkeep: Option<Upkeep>,
@@ -99,6 +100,8 @@ pub struct Status {
     pub conflicts: u64,
     /// Copies that were held back.
     pub held_back: u64,
+    /// Documents that services remember.
+    pub documents: u64,
     /// Bytes of the journal.
     pub journal_bytes: u64,
     /// Share of the file system in use, percent.
@@ -245,6 +248,7 @@ impl Store {
             waiting: queues.into_iter().map(|(destination, parcels)| Waiting { destination, parcels }).collect(),
             conflicts: counts.conflicts,
             held_back: counts.held_back,
+            documents: counts.documents,
             journal_bytes: self.committer.end() - self.saved_bytes.load(Ordering::Relaxed),
             disk_used_percent: self.space.room()?.used_percent(),
             syncs: self.disk.calls().syncs(),

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `m` | [`Meta`]: how far the journal is applied, counts |
 //! | `o` uid | `Accepted` |
+//! | `a` seq | uid of that object |
 //! | `p` seq | uid of an object without an outcome |
 //! | `f` uid | place of its finding |
 //! | `F` place | `Finding` |
@@ -20,13 +21,17 @@
 //! | `q` destination NUL what lane seq | such a parcel waits |
 //! | `e` seq | an archive keeps this parcel, and its file is here, too |
 //! | `x` uid | an object whose file was evicted |
+//! | `g` number | `Gone`: what an eviction took, counted from 1 |
 //! | `s` sender | [`Share`]: what is held of it |
+//! | `D` kind NUL key | number and content of a document (documents) |
 //!
 //! Numbers in keys are big endian, so that sled's order is theirs.
 
 use crate::index::Fault;
 use crate::overlay::{Merged, Overlay};
-use fovea_core::{Accepted, Custody, Finding, FindingId, Lane, Parcel, Quarantined, Sender, Uid, UnixMicros, What};
+use fovea_core::{
+    Accepted, Custody, Finding, FindingId, Gone, Lane, Parcel, Quarantined, Sender, Uid, UnixMicros, What,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sled::IVec;
 use std::collections::BTreeMap;
@@ -35,9 +40,9 @@ use std::ops::Bound;
 /// Longest finding, as JSON. Sled keeps small values well and large ones badly.
 pub const FINDING_BYTES_MAX: usize = 128 * 1024;
 /// Changes with any change of the table above: an index of another version is rebuilt.
-pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 3;
 const WHATS: [What; 3] = [What::Findings, What::Deidentified, What::Originals];
-const LANES: [Lane; 3] = [Lane::UrgentFindings, Lane::Findings, Lane::Pixels];
+const LANES: [Lane; 4] = [Lane::UrgentFindings, Lane::Findings, Lane::KeyImages, Lane::Pixels];
 
 /// What the index knows of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -68,6 +73,9 @@ pub(crate) struct Counts {
     pub last_object: u64,
     pub last_place: u64,
     pub last_parcel: u64,
+    pub last_gone: u64,
+    pub documents: u64,
+    pub last_document: u64,
 }
 
 /// A parcel and what came of it.
@@ -216,6 +224,23 @@ impl View<'_> {
 
     pub(crate) fn undispatched(&self, limit: usize) -> Result<Vec<Finding>, Fault> {
         self.through(b'u', limit, |view, uid| view.finding_of(uid))
+    }
+
+    /// Objects after place `after`, oldest first, whatever became of them.
+    pub(crate) fn accepted_after(&self, after: u64, limit: usize) -> Result<Vec<Accepted>, Fault> {
+        let Some(first) = after.checked_add(1) else { return Ok(Vec::new()) };
+        let range = (Bound::Included(numbered(b'a', first)), Bound::Included(numbered(b'a', u64::MAX)));
+        let listed = self.overlay.range(self.tree, range).take(limit);
+        listed
+            .map(|entry| {
+                let (_, uid) = entry?;
+                self.get(key(b'o', &uid))?.ok_or_else(|| Fault::Broken("a place names no object".into()))
+            })
+            .collect()
+    }
+
+    pub(crate) fn gone_after(&self, after: u64, limit: usize) -> Result<Vec<(u64, Gone)>, Fault> {
+        self.numbered_after(b'g', after, limit)
     }
 
     /// The first `limit` entries of a list of uids, each looked up.

@@ -182,6 +182,36 @@ fn what_the_journal_lost_and_the_index_still_knows_is_written_again_with_its_ans
 }
 
 #[test]
+fn documents_that_the_journal_lost_are_written_again_and_those_whose_end_it_lost_stay_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let put = |key: &str, content: &[u8]| {
+        let document = Document { key: key.into(), content: content.into() };
+        store.put_document(DocumentKind::ProcedureStep, document).unwrap();
+    };
+    let known = |store: &Store| store.documents(DocumentKind::ProcedureStep, "", 9).unwrap();
+    put("1.1", b"as it was");
+    put("1.2", b"to go");
+    put("1.3", b"unharmed");
+    let place = store.status().unwrap().journal_bytes as usize;
+    put("1.1", b"as it is");
+    put("1.4", b"new");
+    store.remove_document(DocumentKind::ProcedureStep, "1.2").unwrap();
+    let (before, end) = (known(&store), store.status().unwrap().journal_bytes as usize);
+    let mut bytes = fs::read(journal(dir.path())).unwrap();
+    bytes[place..end].fill(0x55);
+    fs::write(journal(dir.path()), bytes).unwrap();
+    let report = store.rebuild(&header_of, &mut |_| ()).unwrap();
+    assert_eq!((report.records_salvaged, report.documents), (3, 3), "{report:?}");
+    assert_eq!(known(&store), before);
+    let again = store.rebuild(&header_of, &mut |_| ()).unwrap();
+    assert_eq!(again.records_salvaged, 0, "what both know is left alone");
+    drop(store);
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    assert_eq!(known(&open(dir.path())), before);
+}
+
+#[test]
 fn a_file_that_was_found_again_takes_its_place_and_one_with_other_bytes_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -19,6 +19,10 @@ enum Op {
     Delivered { seq: u8, destination: bool },
     SetAside { seq: u8, destination: bool },
     Custody { seq: u8, destination: bool },
+    SendAgain { seq: u8, destination: bool },
+    Put { kind: bool, key: u8, content: u8 },
+    Remove { kind: bool, key: u8 },
+    Documents { kind: bool, after: u8, limit: u8 },
     Reopen { without_index: bool, unclean: bool },
 }
 
@@ -27,22 +31,26 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (sop.clone(), 0..2u8).prop_map(|(sop, bytes)| Op::Accept { sop, bytes }),
         4 => (sop.clone(), 0..3u8).prop_map(|(sop, probability)| Op::Record { sop, probability }),
-        4 => (sop, 0..3u8, 0..3u8).prop_map(|(sop, parcels, lane)| Op::Dispatch { sop, parcels, lane }),
+        4 => (sop, 0..3u8, 0..4u8).prop_map(|(sop, parcels, lane)| Op::Dispatch { sop, parcels, lane }),
         2 => (any::<bool>(), 0..8u8, 0..6u8)
             .prop_map(|(destination, wants, limit)| Op::Waiting { destination, wants, limit }),
         3 => (0..14u8, any::<bool>()).prop_map(|(seq, destination)| Op::Delivered { seq, destination }),
         1 => (0..14u8, any::<bool>()).prop_map(|(seq, destination)| Op::SetAside { seq, destination }),
+        2 => (0..14u8, any::<bool>()).prop_map(|(seq, destination)| Op::SendAgain { seq, destination }),
         2 => (0..14u8, any::<bool>()).prop_map(|(seq, destination)| Op::Custody { seq, destination }),
+        3 => (any::<bool>(), 0..5u8, 0..3u8).prop_map(|(kind, key, content)| Op::Put { kind, key, content }),
+        2 => (any::<bool>(), 0..5u8).prop_map(|(kind, key)| Op::Remove { kind, key }),
+        1 => (any::<bool>(), 0..5u8, 0..4u8).prop_map(|(kind, after, limit)| Op::Documents { kind, after, limit }),
         1 => (any::<bool>(), any::<bool>())
             .prop_map(|(without_index, unclean)| Op::Reopen { without_index, unclean }),
     ]
 }
 
 const WHATS: [What; 3] = [What::Findings, What::Deidentified, What::Originals];
-const LANES: [Lane; 3] = [Lane::UrgentFindings, Lane::Findings, Lane::Pixels];
+const LANES: [Lane; 4] = [Lane::UrgentFindings, Lane::Findings, Lane::KeyImages, Lane::Pixels];
 
-trait Ports: Inbox + Ledger + Outbox {}
-impl<T: Inbox + Ledger + Outbox> Ports for T {}
+trait Ports: Inbox + Ledger + Outbox + Documents {}
+impl<T: Inbox + Ledger + Outbox + Documents> Ports for T {}
 
 fn sop_uid(sop: u8) -> Uid {
     uid(format!("1.9.{sop}"))
@@ -51,6 +59,13 @@ fn sop_uid(sop: u8) -> Uid {
 fn destination(first: bool) -> &'static str {
     if first { "vna" } else { "vna2" }
 }
+
+fn kind(first: bool) -> DocumentKind {
+    if first { DocumentKind::ProcedureStep } else { DocumentKind::Verdict }
+}
+
+/// Keys of any length and order, some of them the beginnings of others; none is empty and refused.
+const KEYS: [&str; 5] = ["", "1.2", "1.2.3", "\u{0}", "\u{e4}/b"];
 
 /// An acceptance without the moment and the path, which differ by nature.
 fn plain(acceptance: Acceptance) -> String {
@@ -81,7 +96,7 @@ fn apply(ports: &dyn Ports, op: &Op) -> String {
         Op::Record { sop, probability } => told(ports.record(finding(&sop_uid(*sop), f64::from(*probability) / 3.0))),
         Op::Dispatch { sop, parcels, lane } => {
             let parcels = (0..*parcels).map(|number| {
-                let (what, lane) = (WHATS[usize::from(sop % 3)], LANES[usize::from((lane + number) % 3)]);
+                let (what, lane) = (WHATS[usize::from(sop % 3)], LANES[usize::from((lane + number) % 4)]);
                 parcel(inbox, &uid(format!("2.{number}.{sop}")), what, lane, b"parcel")
             });
             let note = Quarantined { what: What::Originals, reason: "why".into() };
@@ -99,6 +114,15 @@ fn apply(ports: &dyn Ports, op: &Op) -> String {
             let proof = if *first { Proof::Query } else { Proof::Commitment { transaction_uid: uid("1.2") } };
             let noted = told(ports.custody(u64::from(*seq), destination(*first), proof, UnixMicros(6)));
             format!("{noted} {}", told(ports.custody_of(u64::from(*seq))))
+        }
+        Op::SendAgain { seq, destination: first } => told(ports.send_again(u64::from(*seq), destination(*first))),
+        Op::Put { kind: first, key, content } => {
+            let key = KEYS[usize::from(*key)].to_owned();
+            told(ports.put_document(kind(*first), Document { key, content: vec![*content; usize::from(*content)] }))
+        }
+        Op::Remove { kind: first, key } => told(ports.remove_document(kind(*first), KEYS[usize::from(*key)])),
+        Op::Documents { kind: first, after, limit } => {
+            told(ports.documents(kind(*first), KEYS[usize::from(*after)], usize::from(*limit)))
         }
         Op::Reopen { .. } => String::new(),
     }
@@ -134,7 +158,11 @@ fn state(ports: &dyn Ports) -> String {
     let about: Vec<_> = (0..12).map(|sop| ports.sent_for(&sop_uid(sop)).unwrap()).collect();
     let about: Vec<_> = about.into_iter().map(|(ways, held)| (ways.len(), held)).collect();
     let objects = (0..12).map(|sop| ports.open_object(&sop_uid(sop)).ok().map(read)).collect::<Vec<_>>();
-    format!("{pending:?}\n{findings:?}\n{undispatched:?}\n{ways:?}\n{waiting:?}\n{about:?}\n{objects:?}")
+    let all = [true, false].map(|first| ports.documents(kind(first), "", 9).unwrap());
+    let one = [true, false].map(|first| KEYS.map(|key| ports.document(kind(first), key).unwrap()));
+    let named: Vec<_> = one.iter().flatten().flatten().cloned().collect();
+    assert_eq!(named.len(), all.iter().flatten().count(), "each is found by its key and in the list");
+    format!("{all:?}\n{pending:?}\n{findings:?}\n{undispatched:?}\n{ways:?}\n{waiting:?}\n{about:?}\n{objects:?}")
 }
 
 fn reopen(store: Arc<Store>, state: &Path, without_index: bool, unclean: bool) -> Arc<Store> {
@@ -166,6 +194,8 @@ proptest! {
         let status = store.status().unwrap();
         prop_assert_eq!(status.pending, twin.pending(100).unwrap().len() as u64);
         prop_assert_eq!(status.undispatched, twin.undispatched(100).unwrap().len() as u64);
+        let documents = [true, false].map(|first| twin.documents(kind(first), "", 9).unwrap().len() as u64);
+        prop_assert_eq!(status.documents, documents.iter().sum::<u64>());
         for queue in status.waiting {
             let waiting = twin.waiting(&queue.destination, &WHATS, 100).unwrap().len() as u64;
             prop_assert_eq!(queue.parcels, waiting);

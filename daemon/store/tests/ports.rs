@@ -24,6 +24,24 @@ fn an_accepted_object_is_a_plain_file_in_its_study_and_pending() {
 }
 
 #[test]
+fn a_view_can_follow_what_was_accepted_from_any_place_whatever_became_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let sops: Vec<Uid> = (1..=5).map(|number| uid(format!("1.9.{number}"))).collect();
+    for sop in &sops {
+        accept(&*store, &uid("1.9"), sop, b"photo").unwrap();
+    }
+    store.record(finding(&sops[0], 0.1)).unwrap();
+    let listed = |after, limit| -> Vec<Uid> {
+        let accepted = store.accepted_after(after, limit).unwrap();
+        accepted.into_iter().map(|accepted| accepted.header.sop_instance_uid).collect()
+    };
+    assert_eq!((listed(0, 9), listed(2, 2)), (sops.clone(), sops[2..4].to_vec()));
+    assert!(listed(5, 9).is_empty() && listed(u64::MAX, 9).is_empty());
+    assert!(store.gone_after(0, 9).unwrap().is_empty());
+}
+
+#[test]
 fn a_dropped_temporary_object_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
@@ -277,4 +295,44 @@ fn past_the_high_watermark_no_object_is_taken_but_results_are() {
     let store = Store::open(&Config { high_watermark_percent: 0, ..Config::at(dir.path()) }).unwrap();
     assert!(matches!(store.open_temp(), Err(PortError::OutOfSpace { .. })));
     assert!(store.open_result_temp().is_ok());
+}
+
+#[test]
+fn a_document_within_its_bounds_is_kept_and_one_past_them_leaves_the_former_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let kind = DocumentKind::Message;
+    let put = |key: &str, content: Vec<u8>| store.put_document(kind, Document { key: key.into(), content });
+    let (long_key, long) = ("k".repeat(DOCUMENT_KEY_BYTES_MAX), vec![0; DOCUMENT_BYTES_MAX]);
+    put(&long_key, long.clone()).unwrap();
+    put("empty", vec![]).unwrap();
+    for refused in [put("", vec![]), put(&format!("{long_key}k"), vec![]), put(&long_key, vec![1; long.len() + 1])] {
+        assert!(matches!(refused, Err(PortError::Damaged { .. })), "{refused:?}");
+    }
+    store.set_read_only(true);
+    assert!(matches!(put("empty", vec![1]), Err(PortError::OutOfSpace { .. })));
+    assert!(matches!(store.remove_document(kind, "empty"), Err(PortError::OutOfSpace { .. })));
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.document(kind, &long_key).unwrap().unwrap().content, long);
+    assert_eq!(store.document(kind, "empty").unwrap().unwrap().content, b"");
+    assert_eq!(store.document(DocumentKind::Verdict, "empty").unwrap(), None, "each kind has keys of its own");
+    store.remove_document(kind, "never there").unwrap();
+    assert_eq!(store.status().unwrap().documents, 2);
+}
+
+#[test]
+fn a_document_that_stays_the_same_costs_no_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let put = |content: &[u8]| {
+        let document = Document { key: "1.2".into(), content: content.into() };
+        store.put_document(DocumentKind::WorklistItem, document).unwrap();
+    };
+    put(b"scheduled");
+    let before = store.calls().syncs();
+    (0..10).for_each(|_| put(b"scheduled"));
+    assert_eq!(store.calls().syncs(), before);
+    put(b"changed");
+    assert!(store.calls().syncs() > before);
 }
