@@ -38,7 +38,7 @@ pub use ids::{AeTitle, FindingId, IdError, Sha256, UnixMicros};
 pub use input::{Channels, InputSpec, Measure, Quality, QualityLimits, Roi, RoiMethod};
 pub use object::{Accepted, Laterality, NewObject, ObjectHeader, Sender};
 pub use ports::{
-    Acceptance, Custody, Inbox, Lane, Ledger, NewParcel, Outbox, Parcel, ParcelState, PortError, Proof, Quarantined,
+    Acceptance, Custody, Gone, Inbox, Lane, Ledger, NewParcel, Outbox, Parcel, ParcelState, PortError, Proof, Quarantined,
     Recorded, TempObject, What,
 };
 pub use uid::{Uid, UidError, sop_class};

@@ -124,6 +124,36 @@ pub trait Inbox: Send + Sync {
     /// # Errors
     /// [`PortError::NotHeld`] when there is no such object.
     fn open_object(&self, sop_instance_uid: &Uid) -> Result<File, PortError>;
+
+    /// Up to `limit` objects accepted after place `after` (0 for all), oldest first, whatever became of them since: for
+    /// views that follow the inbox.
+    ///
+    /// # Errors
+    /// When the index cannot be read; [`PortError::Io`] from an inbox that keeps no order.
+    fn accepted_after(&self, after: u64, limit: usize) -> Result<Vec<Accepted>, PortError> {
+        let _no_order_here = (after, limit);
+        let source = std::io::ErrorKind::Unsupported.into();
+        Err(PortError::Io { doing: "list what was accepted".to_owned(), source })
+    }
+
+    /// Up to `limit` notes of files that went on purpose (eviction), those after place `after` (0 for all), oldest first,
+    /// each with its place. A store that evicts nothing has none.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn gone_after(&self, after: u64, limit: usize) -> Result<Vec<(u64, Gone)>, PortError> {
+        let _nothing_goes_here = (after, limit);
+        Ok(Vec::new())
+    }
+}
+
+/// Files that went on purpose, because an archive keeps what was in them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Gone {
+    /// The parcel whose file went.
+    pub parcel: u64,
+    /// The object whose file went with it, where it was that object's original.
+    pub object: Option<Uid>,
 }
 
 /// What `record` did.
