@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../bodies/header.rs"]
+#[allow(dead_code)] // the tests use more of it
+mod body;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| body::run(input));
