@@ -13,6 +13,7 @@
 
 mod analysis;
 mod chain;
+mod commitment;
 mod documents;
 mod finding;
 mod frame;
@@ -26,6 +27,7 @@ mod uid;
 
 pub use analysis::{Analysis, Scores, StageTimes, Verdict};
 pub use chain::chain;
+pub use commitment::{COMMITMENT_REFERENCES_MAX, CommitmentResult, CommitmentResults, CommitmentTaken};
 pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENT_KEY_BYTES_MAX, Document, DocumentKind, Documents};
 pub use finding::{
     Band, ClassScore, Code, Finding, FindingStatus, Measurement, ModelRef, Outcome, Priority, ReaderGrade, Reason,
@@ -38,7 +40,7 @@ pub use ids::{AeTitle, FindingId, IdError, Sha256, UnixMicros};
 pub use input::{Channels, InputSpec, Measure, Quality, QualityLimits, Roi, RoiMethod};
 pub use object::{Accepted, Laterality, NewObject, ObjectHeader, Sender};
 pub use ports::{
-    Acceptance, Custody, Gone, Inbox, Lane, Ledger, NewParcel, Outbox, Parcel, ParcelState, PortError, Proof, Quarantined,
-    Recorded, TempObject, What,
+    Acceptance, Custody, Gone, Inbox, Lane, Ledger, NewParcel, Outbox, Parcel, ParcelState, PortError, Proof,
+    Quarantined, RULED_OUT, Recorded, TempObject, What,
 };
 pub use uid::{Uid, UidError, sop_class};

@@ -218,6 +218,8 @@ pub enum Lane {
     UrgentFindings,
     /// Other findings.
     Findings,
+    /// Pictures that a finding points at.
+    KeyImages,
     /// Images.
     Pixels,
 }
@@ -271,9 +273,15 @@ pub struct ParcelState {
     pub path: PathBuf,
     /// Destinations that answered success, with the moment.
     pub delivered: Vec<(String, UnixMicros)>,
-    /// Destinations that refused it for good, with the reason.
+    /// Destinations that refused it for good, or whose rules do not want it ([`RULED_OUT`]), with the reason.
     pub set_aside: Vec<(String, String)>,
+    /// Destinations that proved to keep it, the first first.
+    #[serde(default)]
+    pub custody: Vec<Custody>,
 }
+
+/// The reason of a parcel that a destination's own rules do not want: settled there, and nothing went wrong.
+pub const RULED_OUT: &str = "not wanted by the rules of the destination";
 
 /// A copy that must not leave the box until a person has looked (invariant 5).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -365,6 +373,16 @@ pub trait Outbox: Send + Sync {
     fn custody_of(&self, seq: u64) -> Result<Vec<Custody>, PortError> {
         let _none_kept = seq;
         Ok(Vec::new())
+    }
+
+    /// Durably forgets that `destination` has the parcel or refused it: it waits there once more, if that one wants its kind.
+    /// One that waits already, or whose file an archive keeps in place of the box, is left as it is. Proofs stay.
+    ///
+    /// # Errors
+    /// [`PortError::NotHeld`] when there is no such parcel; [`PortError::Io`] from an outbox that cannot.
+    fn send_again(&self, seq: u64, destination: &str) -> Result<(), PortError> {
+        let source = std::io::ErrorKind::Unsupported.into();
+        Err(PortError::Io { doing: format!("send parcel {seq} to {destination} again"), source })
     }
 
     /// What came of one object: its parcels, and the copies that were held back.
