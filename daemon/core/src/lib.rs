@@ -13,7 +13,6 @@
 
 mod analysis;
 mod chain;
-mod commitment;
 mod documents;
 mod finding;
 mod frame;
@@ -27,7 +26,6 @@ mod uid;
 
 pub use analysis::{Analysis, Scores, StageTimes, Verdict};
 pub use chain::chain;
-pub use commitment::{COMMITMENT_REFERENCES_MAX, CommitmentResult, CommitmentResults, CommitmentTaken};
 pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENT_KEY_BYTES_MAX, Document, DocumentKind, Documents};
 pub use finding::{
     Band, ClassScore, Code, Finding, FindingStatus, Measurement, ModelRef, Outcome, Priority, ReaderGrade, Reason,
