@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fovea-store", &["fovea-core"]),
     ("fovea-report", &["fovea-core"]),
     ("fovea-review", &["fovea-core"]),
+    ("fovea-catalogue", &["fovea-core"]),
     ("fovea-deid", &["fovea-core"]),
     ("fovea-infer", &["fovea-core"]),
     ("fovea-preprocess", &["fovea-core", "fovea-kernels"]),
@@ -48,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "fovea-store",
             "fovea-report",
             "fovea-review",
+            "fovea-catalogue",
             "fovea-deid",
             "fovea-sync",
         ],
@@ -60,6 +62,7 @@ const FOR_TESTS: &[&str] = &["fovea-store"];
 /// Outside crates that one member alone may name, so that replacing one touches one folder.
 const HOMES: &[(&str, &str)] = &[
     ("sled", "fovea-store"),
+    ("rusqlite", "fovea-catalogue"),
     ("openvino", "fovea-infer"),
     ("openvino-sys", "fovea-infer"),
     ("rumqttc", "fovea-fleet"),

@@ -34,6 +34,11 @@ pub fn rebuild(state: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::default();
     let report = store.rebuild(&header_of, &mut |progress| steps.show(progress))?;
     steps.end();
+    // A view of what is held, by places that may be others now: the daemon makes it anew.
+    match std::fs::remove_dir_all(state.join("catalogue")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("remove the catalogue"),
+        _ => {}
+    }
     let cure = "what is missing or damaged takes its place again when its sender sends it once more, or when a good file is put into quarantine/damaged and this is called again";
     told(&report, report.verified.is_sound(), cure, json)
 }

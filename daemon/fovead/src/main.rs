@@ -4,6 +4,7 @@
 //! Promise: it stops in order (nothing in hand is cut), and can be killed at any instruction and started again.
 
 mod capture;
+mod catalogue;
 mod config;
 mod copies;
 mod heartbeat;

@@ -5,6 +5,7 @@
 //! the daemon with an error (the service manager starts it again); a stop finishes what is in hand, up to a deadline.
 
 use crate::capture::SandboxedPictures;
+use crate::catalogue;
 use crate::config::Config;
 use crate::copies::Copies;
 use crate::heartbeat::Heartbeat;
@@ -14,6 +15,7 @@ use crate::status::StatusSource;
 use crate::worker_thread::WorkerThread;
 use crate::worklist::WorklistSource;
 use anyhow::Context;
+use fovea_catalogue::Catalogue;
 use fovea_core::{Inbox, Ledger, Outbox, chain};
 use fovea_review::Api;
 use fovea_store::Store;
@@ -113,6 +115,9 @@ async fn start(
     };
     let (inbox, ledger, outbox): (Arc<dyn Inbox>, Arc<dyn Ledger>, Arc<dyn Outbox>) =
         (store.clone(), store.clone(), store.clone());
+    let catalogue = Catalogue::new(&config.store.state_dir.join("catalogue"), inbox.clone(), outbox.clone());
+    let catalogue = Arc::new(catalogue);
+    spawn(tasks, "catalogue", endless(catalogue::follow(catalogue.clone(), stop.clone())));
 
     let counters = Arc::new(fovea_receive::Counters::default());
     take_in(config, &inbox, &bells.accepted, &counters, &worker, stop, tasks).await?;
