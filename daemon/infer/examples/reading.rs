@@ -4,7 +4,7 @@
 //! nuclei of a field of 1024 x 1024, of which a slide reads some dozens.
 //! `cargo run -p fovea-infer --example reading`
 
-use fovea_core::{Code, FrameGeometry, Roi};
+use fovea_core::{Code, FrameGeometry, PixelBox, Roi};
 use fovea_infer::read::{self, Place};
 use fovea_infer::{Answer, Mask, Nuclei, Shape};
 use std::hint::black_box;
@@ -40,6 +40,7 @@ fn main() {
     let nodule = map(300, |x, y| wave(x, y) + 0.02 * ((x * 1.7).sin() * (y * 2.3).cos()));
     let place = Place {
         roi: Roi { x: 0, y: -90, side: 900 },
+        shown: PixelBox { x: 0, y: 0, width: 900, height: 720 },
         width_px: 900,
         height_px: 720,
         geometry: FrameGeometry::default(),

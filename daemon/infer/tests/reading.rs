@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
 
-use fovea_core::{Code, FrameGeometry, Measurement, PixelSize, Reason, Region, Roi};
+use fovea_core::{Code, FrameGeometry, Measurement, PixelBox, PixelSize, Reason, Region, Roi};
 use fovea_infer::read::{self, Place};
 use fovea_infer::{Answer, Heat, Mask, Nuclei, Shape};
 use proptest::prelude::*;
@@ -27,8 +27,13 @@ fn map(width: usize, height: usize, value: impl Fn(f64, f64) -> f64) -> Answer {
 
 /// A frame that is all region of interest, `scale` pixels an element.
 fn frame(side: u32, scale: u32) -> Place {
-    let roi = Roi { x: 0, y: 0, side: side * scale };
-    Place { roi, width_px: side * scale, height_px: side * scale, geometry: FrameGeometry::default() }
+    square(Roi { x: 0, y: 0, side: side * scale }, side * scale, side * scale)
+}
+
+/// A square of a frame that is shown as far as the frame goes.
+fn square(roi: Roi, width_px: u32, height_px: u32) -> Place {
+    let shown = PixelBox { x: 0, y: 0, width: width_px, height: height_px };
+    Place { roi, shown, width_px, height_px, geometry: FrameGeometry::default() }
 }
 
 /// The surface of a network that is sure away from the rim: one half on an ellipse.
@@ -58,6 +63,9 @@ fn polygon_area(points: &[[f32; 2]]) -> f64 {
 fn in_bounds(region: &Region, place: &Place) {
     assert!((3..=read::OUTLINE_POINTS_MAX).contains(&region.outline_px.len()), "{} points", region.outline_px.len());
     for [x, y] in &region.outline_px {
+        let (left, top) = (place.shown.x as f32, place.shown.y as f32);
+        let (right, bottom) = (left + place.shown.width as f32, top + place.shown.height as f32);
+        assert!((left..=right).contains(x) && (top..=bottom).contains(y), "{x} {y} of {:?}", place.shown);
         assert!((0.0..=place.width_px as f32).contains(x) && (0.0..=place.height_px as f32).contains(y), "{x} {y}");
     }
     for measurement in &region.measurements {
@@ -96,6 +104,7 @@ proptest! {
     fn noise_never_panics_and_stays_inside_the_frame(
         width in 1usize..40, height in 1usize..40, seed in any::<u64>(), steps in 2u64..6, threshold in 0.05f64..0.95,
         x in -30i32..30, y in -30i32..30, side in 1u32..200, width_px in 1u32..120, height_px in 1u32..120,
+        (left, top, columns, rows) in (0u32..130, 0u32..130, 1u32..130, 1u32..130),
     ) {
         let mut state = seed;
         let mut next = || {
@@ -104,7 +113,8 @@ proptest! {
         };
         let values: Vec<f32> = (0..width * height).map(|_| next() as f32 / (steps - 1) as f32).collect();
         let answer = Answer { shape: Shape { planes: 1, height, width }, values };
-        let place = Place { roi: Roi { x, y, side }, width_px, height_px, geometry: FrameGeometry::default() };
+        let shown = PixelBox { x: left, y: top, width: columns, height: rows };
+        let place = Place { shown, ..square(Roi { x, y, side }, width_px, height_px) };
         let regions = read::mask(&Mask { threshold, ..spec() }, &answer, &place);
         prop_assert!(regions.len() <= read::REGIONS_MAX);
         regions.iter().for_each(|region| in_bounds(region, &place));
@@ -117,7 +127,8 @@ proptest! {
         for (at, label) in labels.labels.iter().enumerate() {
             let (column, row) = ((at as u32 % width_px) as i32, (at as u32 / width_px) as i32);
             let inside = |at: i32, from: i32| at >= from && at < from + side as i32;
-            prop_assert!(*label == 0 || (inside(column, x) && inside(row, y)));
+            let is_shown = (left..left + columns).contains(&(column as u32)) && (top..top + rows).contains(&(row as u32));
+            prop_assert!(*label == 0 || (inside(column, x) && inside(row, y) && is_shown));
         }
     }
 }
@@ -128,7 +139,7 @@ proptest! {
 fn the_rim_lies_where_the_logits_cross() {
     let logits = [-1.0f64, 3.0];
     let answer = map(2, 1, |x, _| 1.0 / (1.0 + (-logits[x as usize]).exp()));
-    let place = Place { roi: Roi { x: 0, y: 0, side: 80 }, width_px: 80, height_px: 80, ..frame(1, 1) };
+    let place = square(Roi { x: 0, y: 0, side: 80 }, 80, 80);
     let outline = &read::mask(&spec(), &answer, &place)[0].outline_px;
     // The middles lie at 20 and 60; a quarter of the way between them the logit is 0.
     let left = outline.iter().map(|point| point[0]).fold(f32::MAX, f32::min);
@@ -140,7 +151,7 @@ fn the_rim_lies_where_the_logits_cross() {
 #[test]
 fn a_whole_map_is_outlined_where_the_tensor_and_the_frame_end() {
     let answer = map(7, 5, |_, _| 0.9);
-    let place = Place { roi: Roi { x: -10, y: 20, side: 70 }, width_px: 50, height_px: 80, ..frame(1, 1) };
+    let place = square(Roi { x: -10, y: 20, side: 70 }, 50, 80);
     let regions = read::mask(&spec(), &answer, &place);
     assert_eq!(regions.len(), 1);
     let mut corners: Vec<[i32; 2]> = regions[0].outline_px.iter().map(|[x, y]| [*x as i32, *y as i32]).collect();
@@ -159,8 +170,44 @@ fn a_whole_map_is_outlined_where_the_tensor_and_the_frame_end() {
 fn what_lies_in_the_padding_alone_is_no_region() {
     // The upper half of the square is above the frame.
     let answer = map(20, 20, |_, y| if y < 8.0 { 0.9 } else { 0.1 });
-    let place = Place { roi: Roi { x: 0, y: -100, side: 200 }, width_px: 200, height_px: 100, ..frame(1, 1) };
+    let place = square(Roi { x: 0, y: -100, side: 200 }, 200, 100);
     assert_eq!(read::mask(&spec(), &answer, &place), []);
+}
+
+/// A frame of 200 x 160 with a scan in its middle, wider than high: the square above and below it is black, and so is
+/// nothing that the frame itself shows there.
+fn wide_scan() -> Place {
+    let shown = PixelBox { x: 40, y: 50, width: 100, height: 60 };
+    Place { shown, ..square(Roi { x: 40, y: 30, side: 100 }, 200, 160) }
+}
+
+#[test]
+fn outlines_axes_and_masks_end_where_the_scan_does() {
+    let place = wide_scan();
+    // A disc whose middle lies on the upper edge of the scan (element 20 of 100): half of it is there.
+    let half_disc = map(100, 100, ellipse([49.5, 19.5], [18.0, 18.0], 0.0));
+    let regions = read::mask(&spec(), &half_disc, &place);
+    assert_eq!(regions.len(), 1);
+    in_bounds(&regions[0], &place);
+    let told = |meaning: &str| value(&regions[0].measurements, meaning);
+    assert!((told("Area") / (std::f64::consts::PI * 18.0 * 18.0 / 2.0) - 1.0).abs() < 0.02, "{regions:?}");
+    assert!((told("Long Axis") - 36.0).abs() < 1.0 && (told("Short Axis") - 18.0).abs() < 1.0, "{regions:?}");
+    let covered = read::mask_labels(&half_disc, &place, 0.5).labels.iter().filter(|label| **label == 1).count() as f64;
+    assert!((covered / told("Area") - 1.0).abs() < 0.02, "{covered}");
+    // One whose middle lies in the padding: its axis is that of the cap that is seen, not of the disc.
+    let cap = map(100, 100, ellipse([49.5, 9.5], [18.0, 18.0], 0.0));
+    let regions = read::mask(&spec(), &cap, &place);
+    let chord = 2.0 * (18.0f64 * 18.0 - 10.0 * 10.0).sqrt();
+    let long = value(&regions[0].measurements, "Long Axis");
+    assert!((long - chord).abs() < 1.0, "{long}, not {chord}");
+    // An arch of which the scan shows both ends is two regions; what lies in the padding is none, and explains nothing.
+    let arch = map(100, 100, |x, y| {
+        ellipse([49.5, 19.5], [30.0, 30.0], 0.0)(x, y).min(1.0 - ellipse([49.5, 39.5], [15.0, 45.0], 0.0)(x, y))
+    });
+    assert_eq!(read::mask(&spec(), &arch, &place).len(), 2);
+    let above = map(100, 100, |_, y| if y < 15.0 { 0.9 } else { 0.01 });
+    assert_eq!(read::mask(&spec(), &above, &place), []);
+    assert_eq!(read::heat(&Heat { label: "why".to_owned(), threshold: 0.5, regions_max: 3 }, &above, &place), []);
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod pixels;
 mod quality;
 
 pub use check::check;
-pub use picture::Picture;
+pub use picture::{Picture, shown};
 
 use fovea_core::{Channels, Frame, FrameGeometry, InputSpec, Quality, Reason, Roi};
 use fovea_kernels::area::{AreaError, Plane, PlaneSource};

@@ -8,7 +8,6 @@ use crate::{Prepared, PreprocessError, check_spec, planes, quality};
 use fovea_core::{Frame, FrameGeometry, InputSpec, PixelBox, Pixels, Roi, RoiMethod};
 use fovea_kernels::Isa;
 use fovea_kernels::area::{AreaError, Image, SIDE_PX_MAX, Window, resize_f32_planar, resize_u8};
-use std::borrow::Cow;
 
 /// Side of the copy on which tissue is told from glass, pixels: lumens and cracks of some 20 micrometres still count for
 /// themselves, single noisy pixels do not.
@@ -163,8 +162,9 @@ impl<'a> Picture<'a> {
                 Look { disc: Some(disc), ..plain(roi) }
             }
             (RoiMethod::InnerSquare, _) => plain(square_inside(size_px)),
-            (RoiMethod::UltrasoundField, Some(field)) => {
-                let (samples, field) = self.pixels.part(size_px, field);
+            (RoiMethod::UltrasoundField, Some(_)) => {
+                let field = shown(spec.roi, geometry, size_px);
+                let samples = self.pixels.part(self.width_px, field);
                 *store = samples;
                 let size_px = (field.width, field.height);
                 let image = Image::new(store, field.width, field.height, self.pixels.channels);
@@ -208,20 +208,29 @@ impl Look<'_> {
 }
 
 impl EightBit<'_> {
-    /// A copy of the pixels inside a box, which is cut to the frame; an empty box is the whole frame.
-    fn part(&self, (width, height): (u32, u32), part: PixelBox) -> (Vec<u8>, PixelBox) {
-        let right = part.x.saturating_add(part.width).min(width);
-        let bottom = part.y.saturating_add(part.height).min(height);
-        if part.x >= right || part.y >= bottom {
-            return (Cow::clone(&self.samples).into_owned(), PixelBox { x: 0, y: 0, width, height });
-        }
-        let part = PixelBox { width: right - part.x, height: bottom - part.y, ..part };
+    /// A copy of the pixels inside a box, which lies in the frame of `width` columns.
+    fn part(&self, width: u32, part: PixelBox) -> Vec<u8> {
         let row = |y: u32| {
             let start = (y as usize * width as usize + part.x as usize) * self.channels;
             &self.samples[start..start + part.width as usize * self.channels]
         };
-        ((part.y..bottom).flat_map(row).copied().collect(), part)
+        (part.y..part.y + part.height).flat_map(row).copied().collect()
     }
+}
+
+/// The part of a frame of columns x rows pixels that a network sees: of what its square holds beside it, all is black. The box
+/// of an ultrasound scan that the object states, cut to the frame, where that is asked for; else, and where it is
+/// empty, the whole frame.
+#[must_use]
+pub fn shown(roi: RoiMethod, geometry: &FrameGeometry, (width, height): (u32, u32)) -> PixelBox {
+    let whole = PixelBox { x: 0, y: 0, width, height };
+    let (RoiMethod::UltrasoundField, Some(field)) = (roi, geometry.ultrasound_field_px) else { return whole };
+    let right = field.x.saturating_add(field.width).min(width);
+    let bottom = field.y.saturating_add(field.height).min(height);
+    if field.x >= right || field.y >= bottom {
+        return whole;
+    }
+    PixelBox { width: right - field.x, height: bottom - field.y, ..field }
 }
 
 /// The pixel that is seen at `at` of a row of `length` pixels that goes on mirrored at both ends.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use fovea_core::{Channels, Frame, FrameGeometry, InputSpec, PixelBox, Pixels, Roi, RoiMethod};
-use fovea_preprocess::{Picture, PreprocessError, measures, prepare};
+use fovea_preprocess::{Picture, PreprocessError, measures, prepare, shown};
 use proptest::prelude::*;
 
 fn spec(channels: Channels, side: u32) -> InputSpec {
@@ -118,11 +118,15 @@ fn an_ultrasound_field_is_cut_out_of_its_surround_and_padded_with_black() {
     assert_eq!(found.roi, Roi { x: 5, y: 6, side: 4 });
     // What the frame shows above and below the field is not seen.
     assert_eq!(levels(&out), [0, 0, 0, 0, 117, 118, 119, 120, 133, 134, 135, 136, 0, 0, 0, 0]);
+    assert_eq!(shown(spec.roi, &field(5, 7, 4, 2), (16, 16)), PixelBox { x: 5, y: 7, width: 4, height: 2 });
     // A field that reaches beyond the frame is cut to it; without a field, or with one outside, it is the frame.
     assert_eq!(prepare(&frame, &field(14, 14, 9, 9), &spec, &mut out).unwrap().roi, Roi { x: 14, y: 14, side: 2 });
+    assert_eq!(shown(spec.roi, &field(14, 14, 9, 9), (16, 16)), PixelBox { x: 14, y: 14, width: 2, height: 2 });
+    assert_eq!(shown(RoiMethod::FullFrame, &field(5, 7, 4, 2), (16, 16)).width, 16, "asked for by no other network");
     let whole = Roi { x: 0, y: 0, side: 16 };
     for geometry in [FrameGeometry::default(), field(16, 0, 1, 1), field(u32::MAX, u32::MAX, u32::MAX, u32::MAX)] {
         assert_eq!(prepare(&frame, &geometry, &spec, &mut out).unwrap().roi, whole);
+        assert_eq!(shown(spec.roi, &geometry, (16, 16)), PixelBox { x: 0, y: 0, width: 16, height: 16 });
     }
 }
 

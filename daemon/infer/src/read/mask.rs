@@ -5,7 +5,8 @@ use super::outline::{self, Contour};
 use super::watershed::for_each_component;
 use crate::answer::Answer;
 use crate::bundle::output::{Heat, Mask};
-use fovea_core::{Code, FrameGeometry, Measurement, PixelSize, Reason, Region, Roi};
+use fovea_core::{Code, FrameGeometry, Measurement, PixelBox, PixelSize, Reason, Region, Roi};
+use std::ops::Range;
 
 /// Most regions that a mask tells; the largest ones.
 pub const REGIONS_MAX: usize = 8;
@@ -15,6 +16,8 @@ pub const REGIONS_MAX: usize = 8;
 pub struct Place {
     /// The square that became the tensor, pixels of the frame; it may reach beyond the frame.
     pub roi: Roi,
+    /// What of the frame the square shows; the rest of it is padding, in which there is nothing to be found.
+    pub shown: PixelBox,
     /// Columns of the frame, at least 1.
     pub width_px: u32,
     /// Rows of the frame, at least 1.
@@ -38,7 +41,7 @@ pub struct LabelMap {
 /// them, its axes.
 #[must_use]
 pub fn mask(spec: &Mask, answer: &Answer, place: &Place) -> Vec<Region> {
-    let contours = contours(answer, spec.threshold, spec.area_min_share, REGIONS_MAX);
+    let contours = contours(answer, place, spec.threshold, spec.area_min_share, REGIONS_MAX);
     let region = |contour: Contour| {
         let dense = in_frame(&contour, answer, place);
         let outline_px = outline::simplified(&dense)?;
@@ -58,7 +61,7 @@ pub fn missing<'a>(spec: &'a Mask, regions: &[Region]) -> Option<&'a Reason> {
 /// not clear.
 #[must_use]
 pub fn heat(spec: &Heat, answer: &Answer, place: &Place) -> Vec<Region> {
-    let contours = contours(answer, spec.threshold, 0.0, spec.regions_max as usize);
+    let contours = contours(answer, place, spec.threshold, 0.0, spec.regions_max as usize);
     let region = |contour: Contour| {
         let outline_px = outline::simplified(&in_frame(&contour, answer, place))?;
         Some(Region { label: spec.label.clone(), code: None, outline_px, measurements: Vec::new() })
@@ -70,14 +73,15 @@ pub fn heat(spec: &Heat, answer: &Answer, place: &Place) -> Vec<Region> {
 ///
 /// - `map`: plane 0 is read; it is carried to the frame with bilinear weights, as logits, which is how networks are
 ///   taught to be enlarged. Regions' outlines are the level line of the same surface.
-/// - A pixel outside the region of interest is 0. Small regions and holes are kept: see [`mask_as_told`].
+/// - A pixel outside the region of interest, or of the part of the frame that it shows, is 0. Small regions and holes are kept: see [`mask_as_told`].
 #[must_use]
 pub fn mask_labels(map: &Answer, place: &Place, threshold: f64) -> LabelMap {
     let (columns, rows) = (place.width_px as usize, place.height_px as usize);
     let mut labels = vec![0; columns * rows];
     let (width, height) = (map.shape.width, map.shape.height);
-    let across = weights(place.roi.x, place.roi.side, columns, width);
-    let down = weights(place.roi.y, place.roi.side, rows, height);
+    let [(left, right), (top, bottom)] = seen(place);
+    let across = weights(place.roi.x, place.roi.side, left..right, width);
+    let down = weights(place.roi.y, place.roi.side, top..bottom, height);
     let threshold = logit(threshold as f32);
     if let Some(surface) = surface(map) {
         for row in &down {
@@ -128,36 +132,60 @@ struct Weight {
 }
 
 /// For every pixel of an axis whose middle lies in the region: where it falls among `elements`.
-fn weights(start: i32, side: u32, pixels: usize, elements: usize) -> Vec<Weight> {
+fn weights(start: i32, side: u32, pixels: Range<u32>, elements: usize) -> Vec<Weight> {
     let scale = elements as f64 / f64::from(side.max(1));
-    let weight = |pixel: usize| {
-        let at = (pixel as f64 + 0.5 - f64::from(start)) * scale;
+    let weight = |pixel: u32| {
+        let at = (f64::from(pixel) + 0.5 - f64::from(start)) * scale;
         if !(0.0..=elements as f64).contains(&at) {
             return None;
         }
         let at = (at - 0.5).clamp(0.0, (elements - 1) as f64);
         let first = at as usize;
-        Some(Weight { pixel, first, second: (first + 1).min(elements - 1), share: (at - first as f64) as f32 })
+        Some(Weight {
+            pixel: pixel as usize,
+            first,
+            second: (first + 1).min(elements - 1),
+            share: (at - first as f64) as f32,
+        })
     };
-    (0..pixels).filter_map(weight).collect()
+    pixels.filter_map(weight).collect()
 }
 
-/// The largest contours of plane 0 that are large enough.
-fn contours(answer: &Answer, threshold: f64, area_min_share: f64, most: usize) -> Vec<Contour> {
+/// First pixel and the one behind the last, of columns and of rows, that lie in the frame and are shown.
+fn seen(place: &Place) -> [(u32, u32); 2] {
+    let axis = |from: u32, length: u32, frame: u32| (from.min(frame), from.saturating_add(length).min(frame));
+    let shown = place.shown;
+    [axis(shown.x, shown.width, place.width_px), axis(shown.y, shown.height, place.height_px)]
+}
+
+/// The largest contours of plane 0 that are large enough, each within what is shown.
+fn contours(answer: &Answer, place: &Place, threshold: f64, area_min_share: f64, most: usize) -> Vec<Contour> {
     let Some(surface) = surface(answer) else { return Vec::new() };
     let (width, height) = (answer.shape.width, answer.shape.height);
     let area_min = area_min_share * (width * height) as f64;
-    outline::largest(&surface, width, height, logit(threshold as f32), area_min, most)
+    let [columns, rows] = seen(place);
+    let inside = |start: i32, (from, to): (u32, u32), elements: usize| {
+        let scale = elements as f64 / f64::from(place.roi.side.max(1));
+        let at = |pixel: u32| ((f64::from(pixel) - f64::from(start)) * scale - 0.5).clamp(-0.5, elements as f64 - 0.5);
+        (at(from) as f32, at(to) as f32)
+    };
+    let map = outline::Map {
+        values: &surface,
+        across: outline::Axis::new(width, inside(place.roi.x, columns, width)),
+        down: outline::Axis::new(height, inside(place.roi.y, rows, height)),
+    };
+    outline::largest(&map, logit(threshold as f32), area_min, most)
 }
 
-/// From elements of the map to pixels of the frame. What lies outside the frame is brought to its edge.
+/// From elements of the map to pixels of the frame; rounding does not carry a point out of what is shown.
 fn in_frame(contour: &Contour, answer: &Answer, place: &Place) -> Vec<[f64; 2]> {
     let (roi, shape) = (place.roi, answer.shape);
     let (across, down) = (f64::from(roi.side) / shape.width as f64, f64::from(roi.side) / shape.height as f64);
+    let [(left, right), (top, bottom)] = seen(place).map(|(from, to)| (f64::from(from), f64::from(to)));
     let to_frame = |[x, y]: &[f32; 2]| {
         let x = f64::from(roi.x) + (f64::from(*x) + 0.5) * across;
         let y = f64::from(roi.y) + (f64::from(*y) + 0.5) * down;
-        [x.clamp(0.0, f64::from(place.width_px)), y.clamp(0.0, f64::from(place.height_px))]
+        [x.clamp(left, right), y.clamp(top, bottom)]
     };
     contour.points.iter().map(to_frame).collect()
 }

@@ -8,8 +8,6 @@
 pub const OUTLINE_POINTS_MAX: usize = 256;
 /// Most points that are looked at one by one: of a longer line every n-th.
 const DENSE_POINTS_MAX: usize = 4096;
-/// Rings around the map: one repeats its edge, where the tensor ends half an element on; one is below any threshold.
-const RINGS: usize = 2;
 /// Below the logit of any probability that is kept off 0.
 const OUTSIDE: f32 = -100.0;
 
@@ -21,17 +19,60 @@ pub(super) struct Contour {
     pub area: f64,
 }
 
+/// What of one axis of a map is looked at, and where: nodes in rising order. Between the elements inside and beside them, at
+/// both ends, the place where the part ends, with the value that the surface has there; around these, at the same place,
+/// what is below any threshold.
+pub(super) struct Axis {
+    /// Of the map.
+    elements: usize,
+    /// In elements; the first two are at one place, and so are the last two. Empty where nothing is looked at.
+    nodes: Vec<f32>,
+}
+
+impl Axis {
+    /// `part`: from where to where, -0.5 to `elements` - 0.5: an element's middle is its index, a tensor ends half an element on.
+    pub fn new(elements: usize, (from, to): (f32, f32)) -> Self {
+        if from >= to {
+            return Self { elements, nodes: Vec::new() };
+        }
+        let inside = (0..elements).map(|index| index as f32).filter(|at| *at > from && *at < to);
+        Self { elements, nodes: [from; 2].into_iter().chain(inside).chain([to; 2]).collect() }
+    }
+
+    /// The two elements beside a place and the share of the second; the surface goes on level beyond the last ones.
+    fn beside(&self, at: f32) -> (usize, usize, f32) {
+        let at = at.clamp(0.0, (self.elements - 1) as f32);
+        let first = at as usize;
+        (first, (first + 1).min(self.elements - 1), at - first as f32)
+    }
+}
+
+/// A surface and the part of it that is looked at.
+pub(super) struct Map<'a> {
+    /// Row by row, as many as both axes have elements.
+    pub values: &'a [f32],
+    pub across: Axis,
+    pub down: Axis,
+}
+
+impl Map<'_> {
+    fn at(&self, x: f32, y: f32) -> f32 {
+        let ((left, right, share), (above, below, down)) = (self.across.beside(x), self.down.beside(y));
+        let line = |row: usize| {
+            let row = &self.values[row * self.across.elements..][..self.across.elements];
+            row[left] + (row[right] - row[left]) * share
+        };
+        line(above) + (line(below) - line(above)) * down
+    }
+}
+
 /// Outer lines of the areas at or above `threshold` (above -100), largest first, at most `most`, each of at least
 /// `area_min` elements. Equal ones in the order of their first row.
-pub(super) fn largest(
-    map: &[f32],
-    width: usize,
-    height: usize,
-    threshold: f32,
-    area_min: f64,
-    most: usize,
-) -> Vec<Contour> {
-    let mut surface = Surface::new(map, width, height, threshold);
+pub(super) fn largest(map: &Map<'_>, threshold: f32, area_min: f64, most: usize) -> Vec<Contour> {
+    if map.across.nodes.is_empty() || map.down.nodes.is_empty() {
+        return Vec::new();
+    }
+    let mut surface = Surface::new(map, threshold);
     let mut kept: Vec<Contour> = Vec::new();
     for row in 0..surface.rows {
         for column in 0..surface.columns - 1 {
@@ -53,9 +94,10 @@ pub(super) fn largest(
     kept
 }
 
-/// The map with its rings.
-struct Surface {
+/// The values at all nodes of both axes.
+struct Surface<'a> {
     values: Vec<f32>,
+    map: &'a Map<'a>,
     columns: usize,
     rows: usize,
     threshold: f32,
@@ -72,17 +114,16 @@ enum Side {
     Left,
 }
 
-impl Surface {
-    fn new(map: &[f32], width: usize, height: usize, threshold: f32) -> Self {
-        let (columns, rows) = (width + 2 * RINGS, height + 2 * RINGS);
+impl<'a> Surface<'a> {
+    fn new(map: &'a Map<'a>, threshold: f32) -> Self {
+        let (columns, rows) = (map.across.nodes.len(), map.down.nodes.len());
         let mut values = vec![OUTSIDE; columns * rows];
         for row in 1..rows - 1 {
-            let line = &map[row.saturating_sub(RINGS).min(height - 1) * width..][..width];
-            let out = &mut values[row * columns..][..columns];
-            out[RINGS..RINGS + width].copy_from_slice(line);
-            (out[RINGS - 1], out[RINGS + width]) = (line[0], line[width - 1]);
+            for column in 1..columns - 1 {
+                values[row * columns + column] = map.at(map.across.nodes[column], map.down.nodes[row]);
+            }
         }
-        Self { values, columns, rows, threshold, crossed: vec![false; columns * rows] }
+        Self { values, map, columns, rows, threshold, crossed: vec![false; columns * rows] }
     }
 
     fn value(&self, column: usize, row: usize) -> f32 {
@@ -163,15 +204,10 @@ impl Surface {
         let share = ((self.threshold - low) / (high - low)).clamp(0.0, 1.0);
         let between = |low: f32, high: f32| low + (high - low) * share;
         [
-            between(position(from.0, self.columns), position(to.0, self.columns)),
-            between(position(from.1, self.rows), position(to.1, self.rows)),
+            between(self.map.across.nodes[from.0], self.map.across.nodes[to.0]),
+            between(self.map.down.nodes[from.1], self.map.down.nodes[to.1]),
         ]
     }
-}
-
-/// Of an index with rings, in elements of the map: the rings lie where the tensor ends.
-fn position(index: usize, count: usize) -> f32 {
-    (index as f32 - RINGS as f32).clamp(-0.5, (count - 2 * RINGS) as f32 - 0.5)
 }
 
 /// Signed area of a closed outline; positive where it turns from x to y.

@@ -110,7 +110,9 @@ fn tell(
     let is_clear = scores.probability < scores.clear_below;
     for (network, output, told) in manifest.outputs() {
         let Some(answer) = answered.networks[network].get(output) else { continue };
-        let place = Place { roi: answered.rois[network], width_px, height_px, geometry: *geometry };
+        let method = manifest.networks[network].input.roi;
+        let shown = fovea_preprocess::shown(method, geometry, (width_px, height_px));
+        let place = Place { roi: answered.rois[network], shown, width_px, height_px, geometry: *geometry };
         match &told.kind {
             Kind::Mask(mask) => {
                 if look.with_maps && look.mask.is_none() {
