@@ -57,6 +57,8 @@ pub enum Sender {
     Dimse(AeTitle),
     /// The capture folder.
     Capture,
+    /// A client over DICOMweb (STOW-RS).
+    Web,
 }
 
 /// An object on its way into the inbox; its bytes are in a [`crate::TempObject`].

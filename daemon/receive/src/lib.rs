@@ -19,6 +19,7 @@ mod inflate;
 mod object;
 mod serve;
 mod session;
+mod web;
 
 pub use capture::{
     CaptureError, PictureClass, PictureDecoder, PictureError, RawPicture, WrapError, picture_object, watch,
@@ -29,3 +30,4 @@ pub use counters::{Counters, Counts};
 pub use file::{ObjectFileError, object_file_header};
 pub use header::{HeaderError, HeaderLimits, HeaderWalker, Walked};
 pub use serve::{Doors, ReceiveError, serve};
+pub use web::{Part10Intake, Part10Object, Part10Refused};

@@ -140,6 +140,8 @@ pub(crate) struct Object {
     sop_instance: Uid,
     transfer_syntax: Uid,
     sender: Sender,
+    /// The only study that it may be of.
+    study: Option<Uid>,
     prefix_bytes: u64,
     data_set_bytes: u64,
     hasher: sha2::Sha256,
@@ -161,7 +163,7 @@ impl Object {
         let encoding = encoding_of(&transfer_syntax).ok_or(Refusal::BadRequest)?;
         let source_ae = match &sender {
             Sender::Dimse(ae) => Some(ae),
-            Sender::Capture => None,
+            Sender::Capture | Sender::Web => None,
         };
         let prefix = part10_prefix(&sop_class, &sop_instance, &transfer_syntax, source_ae);
         let mut batch = intake.batch();
@@ -172,6 +174,7 @@ impl Object {
             sop_instance,
             transfer_syntax,
             sender,
+            study: None,
             prefix_bytes: prefix.len() as u64,
             data_set_bytes: 0,
             hasher: sha2::Sha256::new(),
@@ -180,6 +183,11 @@ impl Object {
             batch,
             file: File::Unopened,
         })
+    }
+
+    /// Of another study it will be refused.
+    pub(crate) fn only_of(self, study: Option<Uid>) -> Self {
+        Self { study, ..self }
     }
 
     /// Takes the next bytes of the data set.
@@ -258,9 +266,10 @@ impl Object {
         if let Some(spare) = spare {
             self.intake.keep(spare);
         }
-        let Self { intake, sop_class, sop_instance, transfer_syntax, sender, walker, batch, .. } = self;
+        let Self { intake, sop_class, sop_instance, transfer_syntax, sender, study, walker, batch, .. } = self;
         let walked = walker.finish()?;
-        if walked.sop_class_uid != sop_class || walked.sop_instance_uid != sop_instance {
+        let is_elsewhere = study.is_some_and(|study| study != walked.study_uid);
+        if walked.sop_class_uid != sop_class || walked.sop_instance_uid != sop_instance || is_elsewhere {
             return Err(Refusal::Mismatch);
         }
         let pixels_at = if self.inflater.is_some() { None } else { walked.pixel_data_position };

@@ -154,6 +154,7 @@ pub(crate) fn sender_key(sender: &Sender) -> Vec<u8> {
     match sender {
         Sender::Dimse(ae_title) => key(b's', format!("d{ae_title}").as_bytes()),
         Sender::Capture => key(b's', b"c"),
+        Sender::Web => key(b's', b"w"),
     }
 }
 
@@ -324,6 +325,7 @@ impl View<'_> {
             let (key, value) = entry?;
             let name = match key.get(1..) {
                 Some([b'd', name @ ..]) => String::from_utf8_lossy(name).into_owned(),
+                Some([b'w']) => "DICOMweb".to_owned(),
                 _ => "capture folder".to_owned(),
             };
             Ok((name, read(&value)?))
