@@ -17,6 +17,7 @@ pub use config::{RawSimConfig, SimConfig, SimError};
 pub use report::{Policy, Report, Row, Truth};
 
 use crate::worklist::{Item, Subject};
+use config::{CLEAR_BELOW, SIGNIFICANT_FROM};
 use fovea_core::{FindingId, Priority, ReaderGrade, Sha256, Uid, UnixMicros};
 use rng::Rng;
 
@@ -81,11 +82,11 @@ fn item(raw: &RawSimConfig, number: u32, arrived: UnixMicros, truth: Truth, answ
     } else if answered < raw.not_analysed + raw.ungradable {
         (Subject::Ungradable, Priority::High, None)
     } else if which < significant {
-        (Subject::Significant, Priority::Urgent, between(0.4, 1.0))
+        (Subject::Significant, Priority::Urgent, between(SIGNIFICANT_FROM, 1.0))
     } else if which < not_clear {
-        (Subject::Ambiguous, Priority::High, between(0.17, 0.4))
+        (Subject::Ambiguous, Priority::High, between(CLEAR_BELOW, SIGNIFICANT_FROM))
     } else {
-        (Subject::Clear, Priority::Routine, between(0.0, 0.17))
+        (Subject::Clear, Priority::Routine, between(0.0, CLEAR_BELOW))
     };
     let senior = matches!(subject, Subject::Significant | Subject::Ambiguous);
     let number = number.to_string();

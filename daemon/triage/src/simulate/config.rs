@@ -5,6 +5,11 @@ use crate::config::{Config, ConfigError, RawConfig};
 use crate::reader::{Grade, Reader};
 use serde::Deserialize;
 
+/// Below it that bundle says clear.
+pub(super) const CLEAR_BELOW: f64 = 0.24;
+/// From it on that bundle says significant.
+pub(super) const SIGNIFICANT_FROM: f64 = 0.37;
+
 /// A simulation as stated.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -40,8 +45,8 @@ pub struct RawSimConfig {
 }
 
 impl Default for RawSimConfig {
-    /// The model's figures are those of the bundle `dr-screening` 1.0.0 (INT8), the version before the one that ships; the share of
-    /// ungradable pictures too.
+    /// The model's figures are those of the bundle `dr-screening` 2.0.0 as it is served (INT8, out of fold); the share of
+    /// ungradable pictures too. A test holds them against its card.
     fn default() -> Self {
         Self {
             cases: 20_000,
@@ -51,11 +56,11 @@ impl Default for RawSimConfig {
             reading_mean_min: 4.0,
             reading_log_sd: 0.6,
             prevalence: 0.15,
-            sensitivity: 0.957,
-            sensitivity_significant: 0.918,
-            specificity: 0.895,
-            specificity_clear: 0.75,
-            ungradable: 0.029,
+            sensitivity: 0.961,
+            sensitivity_significant: 0.949,
+            specificity: 0.921,
+            specificity_clear: 0.862,
+            ungradable: 0.005,
             not_analysed: 0.01,
             triage: RawConfig::default(),
         }

@@ -106,14 +106,15 @@ fn the_model_answers_as_often_as_its_figures_say() {
             of.fold((0.0, 0.0), |(all, found), case| (all + 1.0, found + f64::from(u8::from(wanted(&case.item)))));
         found / all
     };
-    let gradable = 1.0 - 0.029 - 0.01;
+    let raw = &config.raw;
+    let gradable = 1.0 - raw.ungradable - raw.not_analysed;
     for (truth, subject, expected) in [
-        (None, Subject::NotAnalysed, 0.01),
-        (None, Subject::Ungradable, 0.029),
-        (Some(Truth::Significant), Subject::Significant, gradable * 0.918),
-        (Some(Truth::Significant), Subject::Clear, gradable * (1.0 - 0.957)),
-        (Some(Truth::NotSignificant), Subject::Significant, gradable * (1.0 - 0.895)),
-        (Some(Truth::NotSignificant), Subject::Clear, gradable * 0.75),
+        (None, Subject::NotAnalysed, raw.not_analysed),
+        (None, Subject::Ungradable, raw.ungradable),
+        (Some(Truth::Significant), Subject::Significant, gradable * raw.sensitivity_significant),
+        (Some(Truth::Significant), Subject::Clear, gradable * (1.0 - raw.sensitivity)),
+        (Some(Truth::NotSignificant), Subject::Significant, gradable * (1.0 - raw.specificity)),
+        (Some(Truth::NotSignificant), Subject::Clear, gradable * raw.specificity_clear),
     ] {
         let found = share(truth, &|item| item.subject == subject);
         assert!((found - expected).abs() < 0.01, "{truth:?} {subject:?}: {found}, not {expected}");
@@ -122,9 +123,9 @@ fn the_model_answers_as_often_as_its_figures_say() {
     let in_band = cases.iter().filter_map(|case| Some((case.item.subject, probability(&case.item)?)));
     for (subject, probability) in in_band {
         let band = match subject {
-            Subject::Significant => 0.4..=1.0,
-            Subject::Ambiguous => 0.17..=0.4,
-            _ => 0.0..=0.17,
+            Subject::Significant => SIGNIFICANT_FROM..=1.0,
+            Subject::Ambiguous => CLEAR_BELOW..=SIGNIFICANT_FROM,
+            _ => 0.0..=CLEAR_BELOW,
         };
         assert!(band.contains(&probability), "{subject:?} {probability}");
     }
@@ -144,8 +145,8 @@ fn what_cannot_be_simulated_is_refused_by_name() {
         (|raw| raw.reading_mean_min = 0.0, "reading_mean_min"),
         (|raw| raw.reading_log_sd = f64::INFINITY, "reading_log_sd"),
         (|raw| raw.prevalence = 0.0, "prevalence"),
-        (|raw| raw.sensitivity_significant = 0.96, "sensitivity_significant"),
-        (|raw| raw.specificity_clear = 0.9, "specificity_clear"),
+        (|raw| raw.sensitivity_significant = 0.97, "sensitivity_significant"),
+        (|raw| raw.specificity_clear = 0.93, "specificity_clear"),
         (|raw| raw.ungradable = 0.6, "ungradable"),
         (|raw| raw.triage.due_at_percent = 0, "due_at_percent"),
     ];
@@ -156,6 +157,39 @@ fn what_cannot_be_simulated_is_refused_by_name() {
         assert!(error.contains(key), "{error} does not name {key}");
     }
     assert_eq!(SimConfig::try_from(RawSimConfig::default()), Ok(SimConfig::default()));
+}
+
+/// The number before " %" in the last column of a row of the card, as a share.
+fn card_share(row: &str) -> f64 {
+    let card = include_str!("../../../../image/models/dr-screening/bundle/card.md");
+    let line = card.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap_or_else(|| panic!("no {row}"));
+    let last = line.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+    let percent: f64 = last.split(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{line}"));
+    percent / 100.0
+}
+
+#[test]
+fn the_figures_are_those_of_the_eye_bundle_that_ships() {
+    let manifest: toml::Value =
+        toml::from_str(include_str!("../../../../image/models/dr-screening/bundle/bundle.toml")).unwrap();
+    assert_eq!(manifest["version"].as_str(), Some("2.0.0"), "a new version: set the simulator's figures to its own");
+    let main = &manifest["networks"][0]["outputs"][0];
+    assert_eq!(
+        (main["clear_below"].as_float(), main["significant_from"].as_float()),
+        (Some(CLEAR_BELOW), Some(SIGNIFICANT_FROM))
+    );
+    let raw = RawSimConfig::default();
+    for (row, found) in [
+        (format!("Sensitivity at {CLEAR_BELOW} (not clear)"), raw.sensitivity),
+        (format!("Sensitivity at {SIGNIFICANT_FROM} (significant)"), raw.sensitivity_significant),
+        (format!("Specificity at {SIGNIFICANT_FROM}"), raw.specificity),
+        (format!("Specificity at {CLEAR_BELOW}"), raw.specificity_clear),
+    ] {
+        assert!((card_share(&row) - found).abs() < 1e-9, "{row}: {} in the card, {found} here", card_share(&row));
+    }
+    let card = include_str!("../../../../image/models/dr-screening/bundle/card.md");
+    let refused = format!("refuses {:.1} % of clean photographs", 100.0 * raw.ungradable);
+    assert!(card.contains(&refused), "the card does not say that the gate {refused}");
 }
 
 /// The two rooms that `docs/triage.md` shows.
