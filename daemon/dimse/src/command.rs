@@ -42,6 +42,8 @@ pub enum Element {
     Status = 0x0900,
     /// Error Comment, at most 64 characters.
     ErrorComment = 0x0902,
+    /// Error ID, the service's own number.
+    ErrorId = 0x0903,
     /// Affected SOP Instance UID.
     AffectedSopInstance = 0x1000,
     /// Requested SOP Instance UID.

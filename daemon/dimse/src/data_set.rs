@@ -157,6 +157,12 @@ impl DataSet {
         self.elements.contains_key(&tag)
     }
 
+    /// The VR of an element, as it was read or as the dictionary has it.
+    #[must_use]
+    pub fn vr(&self, tag: TagNumber) -> Option<&[u8; 2]> {
+        self.elements.get(&tag).map(|held| &held.vr)
+    }
+
     /// The bytes of a value, padding included; none where the element is not there or is a sequence.
     #[must_use]
     pub fn bytes(&self, tag: TagNumber) -> Option<&[u8]> {

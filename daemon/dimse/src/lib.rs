@@ -36,7 +36,7 @@ pub use data_set::{Coding, DATA_SET_BYTES_MAX, DATA_SET_DEPTH_MAX, DATA_SET_ELEM
 pub use error::{AssociationError, ProtocolError};
 pub use part10::{Part10Error, Part10Head, part10_head, part10_prefix};
 pub use pdu::{implementation_class_uid, implementation_version_name};
-pub use scu::{Context, Proposal, Scu, ScuConfig, ScuError, ScuTls};
+pub use scu::{Context, Originator, Proposal, Scu, ScuConfig, ScuError, ScuTls};
 pub use status::Status;
 pub use transport::{PeerCertificate, TlsClient, TlsError, TlsFiles, TlsServer, Transport};
 

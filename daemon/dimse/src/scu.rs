@@ -9,7 +9,7 @@ use crate::association::Agreement;
 use crate::pdu::{APPLICATION_CONTEXT, ASSOCIATE_RJ};
 use crate::wire::Wire;
 use crate::{
-    Association, AssociationError, CommandError, CommandField, CommandSet, DataSetError, EventReport, Limits,
+    Association, AssociationError, CommandError, CommandField, CommandSet, DataSetError, Element, EventReport, Limits,
     NegotiatedContext, ProtocolError, Roles, Status, TlsClient, TlsError, Transport, UserIdentity, VERIFICATION,
     acceptor, pdu,
 };
@@ -67,6 +67,15 @@ pub struct Context {
     pub sop_class_uid: Uid,
     /// Transfer syntaxes, best first.
     pub transfer_syntax_uids: Vec<Uid>,
+}
+
+/// Who asked for the C-MOVE that an object is sent for (PS3.7 section 9.1.1.1.4).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Originator {
+    /// Its title.
+    pub title: AeTitle,
+    /// The message id of its request.
+    pub message_id: u16,
 }
 
 /// What is proposed besides contexts.
@@ -283,12 +292,42 @@ impl Scu {
         transfer_syntax: &Uid,
         data_set: R,
     ) -> Result<Status, ScuError> {
+        self.store_with(None, sop_class, sop_instance, transfer_syntax, data_set).await
+    }
+
+    /// As [`Self::store`], in the course of a C-MOVE that another asked for.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub async fn store_for<R: AsyncRead + Unpin>(
+        &mut self,
+        originator: &Originator,
+        sop_class: &Uid,
+        sop_instance: &Uid,
+        transfer_syntax: &Uid,
+        data_set: R,
+    ) -> Result<Status, ScuError> {
+        self.store_with(Some(originator), sop_class, sop_instance, transfer_syntax, data_set).await
+    }
+
+    async fn store_with<R: AsyncRead + Unpin>(
+        &mut self,
+        originator: Option<&Originator>,
+        sop_class: &Uid,
+        sop_instance: &Uid,
+        transfer_syntax: &Uid,
+        data_set: R,
+    ) -> Result<Status, ScuError> {
         let context_id = self.context_for(sop_class, transfer_syntax).ok_or_else(|| ScuError::ContextNotAccepted {
             sop_class_uid: sop_class.clone(),
             transfer_syntax_uid: transfer_syntax.clone(),
         })?;
         let message_id = self.next_id();
-        let command = CommandSet::store_request(message_id, sop_class, sop_instance);
+        let mut command = CommandSet::store_request(message_id, sop_class, sop_instance);
+        if let Some(Originator { title, message_id }) = originator {
+            command =
+                command.with_ae(Element::MoveOriginatorAe, title).with_u16(Element::MoveOriginatorMessage, *message_id);
+        }
         let sent = self.association.send_with_data(context_id, &command, data_set).await?;
         sent.map_err(|source| ScuError::DataSet { source })?;
         self.answer(CommandField::C_STORE_RQ, message_id).await
