@@ -4,8 +4,9 @@
 //! Standard: PS3.2.
 
 use fovea_core::sop_class;
-use fovea_dimse::{COMMAND_BYTES_MAX, VERIFICATION, transfer_syntax};
-use fovea_receive::{Conformance, Encoding, RawConfig, SyntaxEntry, conformance};
+use fovea_dimse::commitment::REFERENCES_MAX;
+use fovea_dimse::{COMMAND_BYTES_MAX, DATA_SET_BYTES_MAX, VERIFICATION, transfer_syntax};
+use fovea_receive::{Conformance, Encoding, RawConfig, Service, ServiceStatus, Services, SyntaxEntry, conformance};
 use std::fmt::{Result, Write};
 
 /// The whole statement.
@@ -20,13 +21,14 @@ fn write_statement(out: &mut String, ours: &Conformance, defaults: &RawConfig) -
     writeln!(out, "# DICOM conformance statement\n")?;
     writeln!(out, "Fovea {}. Research use only, not a medical device.\n", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "This file is the output of `foveactl conformance`; do not edit it.\n")?;
-    writeln!(out, "Fovea takes images from modalities as a storage SCP, and sends structured reports and")?;
-    writeln!(out, "images to archives as a storage SCU. It offers no query, retrieve, worklist, storage")?;
-    writeln!(out, "commitment or print.\n")?;
+    writeln!(out, "Fovea takes images from modalities as a storage SCP, commits itself to keep them, takes their")?;
+    writeln!(out, "procedure steps, answers the queries and retrievals of viewers, and sends structured reports and")?;
+    writeln!(out, "images to archives as a storage SCU. It offers no worklist and no print.\n")?;
     identity(out, ours)?;
     association(out, defaults)?;
     acceptor(out, ours)?;
     statuses(out, ours)?;
+    services(out, ours)?;
     requestor(out)?;
     security(out)
 }
@@ -86,7 +88,14 @@ fn association(out: &mut String, defaults: &RawConfig) -> Result {
         out,
         "\nA command set has at most {COMMAND_BYTES_MAX} bytes, an association at most 128 presentation contexts."
     )?;
-    writeln!(out, "One operation is outstanding at a time.\n")?;
+    writeln!(
+        out,
+        "One operation is outstanding at a time; an asynchronous operations window is answered with 1 and 1."
+    )?;
+    writeln!(
+        out,
+        "A data set of a message (identifier, action or event information, attributes) has at most {DATA_SET_BYTES_MAX} bytes.\n"
+    )?;
     writeln!(out, "| rejected | when |\n| --- | --- |")?;
     writeln!(
         out,
@@ -94,21 +103,57 @@ fn association(out: &mut String, defaults: &RawConfig) -> Result {
     )?;
     writeln!(out, "| permanent, calling AE title not recognized | the caller is not among `peers` |")?;
     writeln!(out, "| permanent, application context name not supported | another application context |")?;
-    writeln!(out, "| transient, local limit exceeded | `associations_max` are busy: try again later |\n")?;
-    writeln!(out, "Without `peers` any title may call, which is allowed on a loopback address only.\n")
+    writeln!(out, "| permanent, no reason given | the user identity is not the peer's `username` and `passcode` |")?;
+    writeln!(
+        out,
+        "| transient, local limit exceeded | `associations_max` are busy, or those of the peer: try again later |\n"
+    )?;
+    writeln!(out, "Without `peers` any title may call, which is allowed on a loopback address only.\n")?;
+    peers(out)
+}
+
+fn peers(out: &mut String) -> Result {
+    writeln!(out, "| key of `peers` | meaning |\n| --- | --- |")?;
+    let granted = |modality: bool| {
+        let all = Service::ALL.iter().filter(|service| !modality || Services::MODALITY.has(**service));
+        all.map(|service| format!("`{}`", service.name())).collect::<Vec<_>>().join(", ")
+    };
+    writeln!(out, "| `ae_title` | calling AE title |")?;
+    writeln!(out, "| `address` | only from this IP address |")?;
+    writeln!(out, "| `certificate` | only over TLS, with this name in its certificate |")?;
+    writeln!(out, "| `services` | what it may ask, of {}; {} where absent |", granted(false), granted(true))?;
+    writeln!(
+        out,
+        "| `reply_to`, `reply_tls` | where it listens, for commitments told later and as a destination of C-MOVE |"
+    )?;
+    writeln!(
+        out,
+        "| `username`, `passcode` | the user identity (type 1 or 2) that it must send; confirmed where it asks |"
+    )?;
+    writeln!(out, "| `associations_max` | its associations at once |")?;
+    writeln!(out, "| `bytes_per_s_max` | bytes a second of its objects |\n")?;
+    writeln!(out, "A user identity of a peer without `username` is ignored, and not confirmed.\n")
 }
 
 fn acceptor(out: &mut String, ours: &Conformance) -> Result {
     writeln!(out, "## Classes, as SCP\n")?;
-    writeln!(out, "Role selection is answered with SCU for the requestor, never SCP.\n")?;
-    writeln!(out, "| SOP class | UID |\n| --- | --- |")?;
-    writeln!(out, "| Verification | {VERIFICATION} |")?;
-    ours.storage_classes.iter().try_for_each(|class| writeln!(out, "| {} | {} |", class.name, class.uid))?;
+    writeln!(out, "| SOP class | UID | granted by | the requestor may be |\n| --- | --- | --- | --- |")?;
+    writeln!(out, "| Verification | {VERIFICATION} | nothing | SCU |")?;
+    for class in ours.storage_classes {
+        writeln!(out, "| {} | {} | `store`, `retrieve` | SCU; SCP in C-GET |", class.name, class.uid)?;
+    }
+    for class in ours.given_classes {
+        writeln!(out, "| {} | {} | `retrieve` | SCP in C-GET |", class.name, class.uid)?;
+    }
+    for class in ours.service_classes {
+        let service = class.service.name();
+        writeln!(out, "| {} | {} | `{service}` | {} |", class.name, class.uid, class.requestor)?;
+    }
     writeln!(out, "\n## Transfer syntaxes, as SCP\n")?;
     writeln!(out, "For every storage class, best first: of those in one presentation context the first of this table")?;
     writeln!(
         out,
-        "is accepted. Verification takes the native ones. Objects are stored as they came (level 2, full).\n"
+        "is accepted. All other classes take the native ones. Objects are stored as they came (level 2, full).\n"
     )?;
     writeln!(out, "| transfer syntax | UID | layout | use |\n| --- | --- | --- | --- |")?;
     for entry in ours.transfer_syntaxes {
@@ -138,6 +183,43 @@ fn statuses(out: &mut String, ours: &Conformance) -> Result {
     writeln!(out, "| status | name | when |\n| --- | --- | --- |")?;
     let mut rows = ours.store_statuses.iter();
     rows.try_for_each(|(status, when)| writeln!(out, "| {:04X} | {} | {when} |", status.0, status.words()))?;
+    writeln!(out)
+}
+
+fn services(out: &mut String, ours: &Conformance) -> Result {
+    writeln!(out, "## The other services, as SCP\n")?;
+    writeln!(
+        out,
+        "A commitment request is durable before it is answered. Its report says what is held at that moment"
+    )?;
+    writeln!(
+        out,
+        "with that very class; it goes over the same association when that stays open and silent for a moment,"
+    )?;
+    writeln!(
+        out,
+        "else over a new one to `reply_to`, on which the box proposes itself as SCP, or over the next one that"
+    )?;
+    writeln!(out, "the peer opens with that class. It is told again with growing pauses, for a week, until the peer")?;
+    writeln!(out, "acknowledges it. At most {REFERENCES_MAX} references are taken in one request.\n")?;
+    writeln!(
+        out,
+        "Queries match as PS3.4 section C.2.2.2 says, at the levels PATIENT (patient root only), STUDY, SERIES and"
+    )?;
+    writeln!(out, "IMAGE; relational queries are served without negotiation. Answers are in the character set of the")?;
+    writeln!(
+        out,
+        "query where it has the letters, else in ISO_IR 192. Instances are sent in the syntax that they are stored"
+    )?;
+    writeln!(
+        out,
+        "in; one that the other side does not take in it counts as failed. Destinations of C-MOVE are peers with"
+    )?;
+    writeln!(out, "`reply_to`.\n")?;
+    writeln!(out, "| request | status | name | when |\n| --- | --- | --- | --- |")?;
+    for ServiceStatus { of, status, when } in ours.service_statuses {
+        writeln!(out, "| {of} | {:04X} | {} | {when} |", status.0, status.words())?;
+    }
     writeln!(out)
 }
 
@@ -195,8 +277,14 @@ mod tests {
         for uid in uids.chain(ours.transfer_syntaxes.iter().map(|syntax| syntax.uid)) {
             assert!(text.contains(&format!("| {uid} |")), "{uid}");
         }
-        for code in ["0000", "0110", "0111", "0122", "A700", "A900", "C000"] {
+        for code in ["0000", "0110", "0111", "0122", "0124", "A700", "A900", "C000"] {
             assert!(text.contains(&format!("\n| {code} |")), "{code}");
+        }
+        for class in ours.service_classes {
+            assert!(text.contains(&format!("| {} | `{}` |", class.uid, class.service.name())), "{}", class.uid);
+        }
+        for ServiceStatus { of, status, .. } in ours.service_statuses {
+            assert!(text.contains(&format!("\n| {of} | {:04X} |", status.0)), "{of} {status}");
         }
     }
 }

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Studies that the status tells, the last first.
+const STUDIES_TOLD: usize = 16;
+
 /// What the status is read from.
 pub struct StatusSource {
     started: Instant,
@@ -52,6 +55,7 @@ impl StatusSource {
             "uptime_s": self.started.elapsed().as_secs(),
             "listen": self.listen,
             "receive": self.receive.counts(),
+            "studies": self.receive.studies(STUDIES_TOLD),
             "store": store,
             "worker": worker_object(&worker),
             "models": worker.models.iter().map(model).chain(worker.fallen.iter().map(fallen)).collect::<Vec<_>>(),

@@ -120,7 +120,13 @@ async fn start(
     spawn(tasks, "catalogue", endless(catalogue::follow(catalogue.clone(), stop.clone())));
 
     let counters = Arc::new(fovea_receive::Counters::default());
-    take_in(config, &inbox, &bells.accepted, &counters, &worker, stop, tasks).await?;
+    let ports = fovea_receive::Ports {
+        inbox: inbox.clone(),
+        documents: Some(store.clone()),
+        holdings: Some(catalogue.clone()),
+        committed: None,
+    };
+    take_in(config, ports, &bells.accepted, &counters, &worker, stop, tasks).await?;
 
     let beats = [Heartbeat::new(), Heartbeat::new()];
     let pipeline = Arc::new(Pipeline {
@@ -157,7 +163,7 @@ async fn start(
 /// Opens the ways in: the DICOM ports and the capture folder.
 async fn take_in(
     config: &Config,
-    inbox: &Arc<dyn Inbox>,
+    ports: fovea_receive::Ports,
     accepted: &Arc<Notify>,
     counters: &Arc<fovea_receive::Counters>,
     worker: &WorkerThread,
@@ -179,7 +185,8 @@ async fn take_in(
     };
     let doors = fovea_receive::Doors { plain: listener, secured };
     let receive = Arc::new(config.receive.clone());
-    let serving = fovea_receive::serve(doors, receive, counters.clone(), inbox.clone(), accepted.clone(), stop.clone());
+    let inbox = ports.inbox.clone();
+    let serving = fovea_receive::serve(doors, receive, counters.clone(), ports, accepted.clone(), stop.clone());
     spawn(tasks, "receive", serving);
 
     let folder = config.store.state_dir.join("capture");
@@ -187,8 +194,7 @@ async fn take_in(
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.with_context(|| format!("make the folder {}", folder.display()))?;
     let pictures = Arc::new(SandboxedPictures::new(worker.clone()));
-    let watching =
-        fovea_receive::watch(folder, inbox.clone(), accepted.clone(), counters.clone(), pictures, stop.clone());
+    let watching = fovea_receive::watch(folder, inbox, accepted.clone(), counters.clone(), pictures, stop.clone());
     spawn(tasks, "capture", watching);
     Ok(())
 }

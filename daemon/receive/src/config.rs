@@ -1,7 +1,9 @@
 //! `[receive]`: where we listen, who may call, and the bounds.
 
+use crate::peers::{Peer, RawPeer, peer};
+use crate::services::Services;
 use fovea_core::{AeTitle, chain};
-use fovea_dimse::{Limits, PeerCertificate, TlsFiles, TlsServer};
+use fovea_dimse::{Limits, PeerCertificate, TlsClient, TlsFiles, TlsServer};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -81,32 +83,6 @@ fn tls_listen() -> String {
     "0.0.0.0:2762".to_owned()
 }
 
-/// One entry of `peers` as it is written.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawPeer {
-    /// Calling AE title.
-    pub ae_title: String,
-    /// Only from this IP address.
-    #[serde(default)]
-    pub address: Option<String>,
-    /// Only over TLS, with this common name or DNS name in its certificate; `*` for any that our authorities vouch
-    /// for. Where it is absent, a certificate must bear the AE title itself.
-    #[serde(default)]
-    pub certificate: Option<String>,
-}
-
-/// Who may call.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Peer {
-    /// Calling AE title.
-    pub ae_title: AeTitle,
-    /// Only from here; from anywhere where none.
-    pub address: Option<IpAddr>,
-    /// Only over TLS with this name in the certificate, or any name where it is `*`.
-    pub certificate: Option<String>,
-}
-
 /// The encrypted port.
 #[derive(Clone)]
 pub struct Secured {
@@ -114,6 +90,8 @@ pub struct Secured {
     pub listen: SocketAddr,
     /// Our certificate and whom we believe.
     pub server: TlsServer,
+    /// The same, for associations that we open to a peer.
+    pub client: TlsClient,
 }
 
 /// Checked `[receive]`.
@@ -153,11 +131,11 @@ pub struct ConfigError {
     pub what: String,
 }
 
-fn error(key: &'static str, what: impl Into<String>) -> ConfigError {
+pub(crate) fn error(key: &'static str, what: impl Into<String>) -> ConfigError {
     ConfigError { key, what: what.into() }
 }
 
-fn bounded(key: &'static str, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
+pub(crate) fn bounded(key: &'static str, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
     if (least..=most).contains(&value) {
         Ok(value)
     } else {
@@ -184,18 +162,20 @@ impl TryFrom<RawConfig> for Config {
             idle: millis("idle_timeout_ms", raw.idle_timeout_ms, 3_600_000)?,
             message: millis("object_timeout_ms", raw.object_timeout_ms, 86_400_000)?,
         };
+        let tls = raw.tls.map(|tls| secured(tls, limits.associate)).transpose()?;
+        let peers = raw.peers.into_iter().map(|raw| peer(raw, tls.as_ref())).collect::<Result<_, _>>()?;
         Ok(Self {
             listen,
             ae_title,
             any_called_ae: raw.any_called_ae,
-            peers: raw.peers.into_iter().map(peer).collect::<Result<_, _>>()?,
+            peers,
             associations_max: associations_max as usize,
             connections_max: connections as usize,
             limits,
             object_bytes_per_s_min: bounded("object_bytes_per_s_min", raw.object_bytes_per_s_min, 0, 1 << 20)?,
             give_way_after: millis("give_way_after_ms", raw.give_way_after_ms, 3_600_000)?,
             object_bytes_max: bounded("object_mib_max", raw.object_mib_max, 1, 65_536)? << 20,
-            tls: raw.tls.map(|tls| secured(tls, limits.associate)).transpose()?,
+            tls,
         })
     }
 }
@@ -204,27 +184,24 @@ fn secured(raw: RawTls, handshake_max: Duration) -> Result<Secured, ConfigError>
     let listen =
         raw.listen.parse().map_err(|_| error("tls.listen", "must be an IP address and a port, as 0.0.0.0:2762"))?;
     let files = TlsFiles { certificate: raw.certificate, key: raw.key, authorities: raw.authorities };
-    let server = TlsServer::new(&files, handshake_max).map_err(|source| error("tls", chain(&source)))?;
-    Ok(Secured { listen, server })
-}
-
-fn peer(raw: RawPeer) -> Result<Peer, ConfigError> {
-    let ae_title = AeTitle::new(&raw.ae_title).map_err(|source| error("peers.ae_title", source.to_string()))?;
-    let address = raw.address.map(|text| text.parse()).transpose();
-    let address = address.map_err(|_| error("peers.address", "must be an IP address"))?;
-    if raw.certificate.as_ref().is_some_and(|name| name.is_empty() || name.len() > 255) {
-        return Err(error("peers.certificate", "must be 1 to 255 bytes"));
-    }
-    Ok(Peer { ae_title, address, certificate: raw.certificate })
+    let unusable = |source| error("tls", chain(&source));
+    let server = TlsServer::new(&files, handshake_max).map_err(unusable)?;
+    Ok(Secured { listen, server, client: TlsClient::new(&files).map_err(unusable)? })
 }
 
 impl Config {
-    /// This title may call from this address, with this certificate where the connection is encrypted.
+    /// This title may call from this address, with this certificate where the connection is encrypted; which of the peers
+    /// it is then, none where any may call.
     ///
     /// An authority vouches for the names in a certificate, the caller alone for its title: one must follow from the
     /// other, or any cart of the clinic could speak as any other.
     #[must_use]
-    pub fn admits(&self, calling_ae: &AeTitle, from: IpAddr, certificate: Option<&PeerCertificate>) -> bool {
+    pub fn admits(
+        &self,
+        calling_ae: &AeTitle,
+        from: IpAddr,
+        certificate: Option<&PeerCertificate>,
+    ) -> Option<Admitted> {
         let bears = |name: &str| certificate.is_none_or(|certificate| certificate.is_named(name));
         let fits = |peer: &Peer| {
             let named = match peer.certificate.as_deref() {
@@ -234,8 +211,21 @@ impl Config {
             };
             named && peer.ae_title == *calling_ae && peer.address.is_none_or(|address| address == from.to_canonical())
         };
-        if self.peers.is_empty() { bears(calling_ae.as_str()) } else { self.peers.iter().any(fits) }
+        if self.peers.is_empty() {
+            return bears(calling_ae.as_str()).then_some(Admitted { peer: None, services: Services::MODALITY });
+        }
+        let at = self.peers.iter().position(fits)?;
+        Some(Admitted { peer: Some(at), services: self.peers[at].services })
     }
+}
+
+/// A caller that may call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Admitted {
+    /// Which of the peers it is.
+    pub peer: Option<usize>,
+    /// What it is granted.
+    pub services: Services,
 }
 
 #[cfg(test)]
@@ -249,7 +239,7 @@ mod tests {
     }
 
     fn open(ae_title: &str) -> RawPeer {
-        RawPeer { ae_title: ae_title.into(), address: None, certificate: None }
+        RawPeer::titled(ae_title)
     }
 
     fn tls(listen: &str) -> RawTls {
@@ -262,13 +252,13 @@ mod tests {
         let config = raw(|_| {}).unwrap();
         assert!(config.listen.ip().is_loopback());
         assert_eq!((config.ae_title.as_str(), config.associations_max), ("FOVEA", 128));
-        assert!(config.admits(&AeTitle::new("ANY").unwrap(), "127.0.0.1".parse().unwrap(), None));
+        assert!(config.admits(&AeTitle::new("ANY").unwrap(), "127.0.0.1".parse().unwrap(), None).is_some());
     }
 
     #[test]
     fn an_error_names_its_key() {
         type Change = fn(&mut RawConfig);
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 14] = [
             ("listen", |c| c.listen = "localhost".into()),
             ("peers", |c| c.listen = "0.0.0.0:11112".into()),
             ("ae_title", |c| c.ae_title = "SEVENTEEN_LETTERS".into()),
@@ -279,6 +269,9 @@ mod tests {
             ("pdu_bytes_max", |c| c.pdu_bytes_max = 10),
             ("tls", |c| c.tls = Some(tls("127.0.0.1:0"))),
             ("tls.listen", |c| c.tls = Some(tls("2762"))),
+            ("peers.reply_to", |c| c.peers = vec![RawPeer { reply_to: Some("cart".into()), ..open("A") }]),
+            ("peers.reply_tls", |c| c.peers = vec![RawPeer { reply_tls: true, ..open("A") }]),
+            ("peers.passcode", |c| c.peers = vec![RawPeer { passcode: Some("x".into()), ..open("A") }]),
             ("peers.address", |c| c.peers = vec![RawPeer { address: Some("x".into()), ..open("A") }]),
         ];
         for (key, change) in cases {
@@ -295,7 +288,7 @@ mod tests {
         .unwrap();
         let ae = |text| AeTitle::new(text).unwrap();
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let admits = |title, address| config.admits(&ae(title), ip(address), None);
+        let admits = |title, address| config.admits(&ae(title), ip(address), None).is_some();
         assert!(admits("SCOPE", "10.0.0.7") && admits("SCOPE", "::ffff:10.0.0.7"));
         assert!(!admits("SCOPE", "10.0.0.8") && !admits("OTHER", "10.0.0.7"));
         assert!(admits("CART", "10.9.9.9"));
@@ -307,7 +300,7 @@ mod tests {
         let peers = |peers: Vec<RawPeer>| raw(|c| c.peers = peers).unwrap();
         let admits = |config: &Config, title, certificate: Option<&str>| {
             let certificate = certificate.map(named);
-            config.admits(&AeTitle::new(title).unwrap(), "127.0.0.1".parse().unwrap(), certificate.as_ref())
+            config.admits(&AeTitle::new(title).unwrap(), "127.0.0.1".parse().unwrap(), certificate.as_ref()).is_some()
         };
         let bound = |name: &str| RawPeer { certificate: Some(name.into()), ..open("CART") };
         for (config, certificate, is_admitted) in [
@@ -322,7 +315,7 @@ mod tests {
             (peers(vec![bound("*")]), Some("whoever"), true),
             (peers(vec![bound("*")]), None, false),
         ] {
-            assert_eq!(admits(&config, "CART", certificate), is_admitted, "{:?} {certificate:?}", config.peers);
+            assert_eq!(admits(&config, "CART", certificate), is_admitted, "{certificate:?}");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What was received and refused, counted for `foveactl status`.
 
+use crate::services::studies::{Studies, StudyState};
 use fovea_dimse::Status;
 use serde::Serialize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counts since the start; shared by `Arc`, read at any time.
@@ -24,6 +26,13 @@ pub struct Counters {
     pub(crate) data_set_bytes: AtomicU64,
     pub(crate) captures_accepted: AtomicU64,
     pub(crate) captures_refused: AtomicU64,
+    pub(crate) commitments_asked: AtomicU64,
+    pub(crate) commitments_told: AtomicU64,
+    pub(crate) commitments_not_told: AtomicU64,
+    pub(crate) steps: AtomicU64,
+    pub(crate) queries: AtomicU64,
+    pub(crate) retrievals: AtomicU64,
+    pub(crate) studies: Arc<Studies>,
 }
 
 /// A copy of the counts at one moment.
@@ -63,6 +72,18 @@ pub struct Counts {
     pub captures_accepted: u64,
     /// Files of the capture folder that were refused; the reasons are in `capture/refused/*.reason.txt`.
     pub captures_refused: u64,
+    /// Commitment requests that are durable since they came.
+    pub commitments_asked: u64,
+    /// Commitment reports that their peer has acknowledged.
+    pub commitments_told: u64,
+    /// Attempts to tell a report that failed; each is tried again.
+    pub commitments_not_told: u64,
+    /// Changes of procedure steps that are durable.
+    pub steps: u64,
+    /// C-FIND asked.
+    pub queries: u64,
+    /// C-MOVE and C-GET asked.
+    pub retrievals: u64,
 }
 
 impl Counters {
@@ -88,7 +109,19 @@ impl Counters {
             data_set_bytes: read(&self.data_set_bytes),
             captures_accepted: read(&self.captures_accepted),
             captures_refused: read(&self.captures_refused),
+            commitments_asked: read(&self.commitments_asked),
+            commitments_told: read(&self.commitments_told),
+            commitments_not_told: read(&self.commitments_not_told),
+            steps: read(&self.steps),
+            queries: read(&self.queries),
+            retrievals: read(&self.retrievals),
         }
+    }
+
+    /// Up to `limit` recent studies with whether they are whole, the last that something came of first.
+    #[must_use]
+    pub fn studies(&self, limit: usize) -> Vec<StudyState> {
+        self.studies.recent(limit)
     }
 
     pub(crate) fn refused(&self, status: Status) {

@@ -1,7 +1,7 @@
 //! Associations and the capture folder become durable objects.
 //!
 //! In: DICOM associations on a listener; JPEG and PNG files in a folder. Out: objects accepted by the [`Inbox`], each
-//! rung at the doorbell.
+//! rung at the doorbell; promises kept and told (storage commitment), steps of modalities, answers to viewers.
 //! Promise: a sender hears success only after the inbox said that the object is durable (invariant 1). Everything
 //! from outside has a bound (invariant 8): associations, connections, silence, PDU, command, object, header. The
 //! header of every object that is accepted can be parsed by dicom-object up to its Pixel Data without a length that
@@ -17,17 +17,25 @@ mod file;
 mod header;
 mod inflate;
 mod object;
+mod peers;
+mod places;
 mod serve;
+mod services;
 mod session;
 mod web;
 
 pub use capture::{
     CaptureError, PictureClass, PictureDecoder, PictureError, RawPicture, WrapError, picture_object, watch,
 };
-pub use classes::{ClassEntry, Conformance, Encoding, SyntaxEntry, conformance, encoding_of};
-pub use config::{Config, ConfigError, Peer, RawConfig, RawPeer, RawTls, Secured};
+pub use classes::{
+    ClassEntry, Conformance, Encoding, ServiceEntry, ServiceStatus, SyntaxEntry, conformance, encoding_of,
+};
+pub use config::{Admitted, Config, ConfigError, RawConfig, RawTls, Secured};
 pub use counters::{Counters, Counts};
 pub use file::{ObjectFileError, object_file_header};
 pub use header::{HeaderError, HeaderLimits, HeaderWalker, Walked};
+pub use peers::{Peer, RawPeer, ReplyTo, User};
 pub use serve::{Doors, ReceiveError, serve};
+pub use services::studies::{StudyState, WholeBy};
+pub use services::{Ports, Service, Services};
 pub use web::{Part10Intake, Part10Object, Part10Refused};

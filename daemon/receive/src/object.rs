@@ -50,6 +50,8 @@ pub(crate) enum Refusal {
     Mismatch,
     #[error("the class is not that of the presentation context")]
     ForeignClass,
+    #[error("this peer may not store")]
+    NotGranted,
     #[error("not a storage request")]
     BadRequest,
     #[error(transparent)]
@@ -68,6 +70,7 @@ impl Refusal {
             Self::TooLong | Self::Store(PortError::OutOfSpace { .. }) => Status::OUT_OF_RESOURCES,
             Self::Mismatch => Status::DATA_SET_MISMATCH,
             Self::ForeignClass => Status::SOP_CLASS_NOT_SUPPORTED,
+            Self::NotGranted => Status::NOT_AUTHORIZED,
             Self::BadRequest | Self::Header(_) | Self::Inflate(_) => Status::CANNOT_UNDERSTAND,
             Self::Store(_) | Self::Lost => Status::PROCESSING_FAILURE,
         }

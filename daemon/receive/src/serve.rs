@@ -1,20 +1,24 @@
 //! The listener: connections, places for associations, the end.
 //!
 //! In: connections. Out: one task for each, and its session.
-//! Promise: 128 associations need no thread of their own; a flood of silent connections or idle associations does
-//! not keep a good one out; when asked to stop, the object in hand of each session is finished first.
+//! Promise: 128 associations need no thread of their own; a flood of silent connections, of idle or of dripping associations
+//! does not keep a good one out (places); when asked to stop, the object in hand of each session is finished first.
 
 use crate::Config;
-use crate::classes;
 use crate::counters::{Counters, add};
 use crate::object::Intake;
-use crate::session::{Ended, Pace, Session};
-use fovea_core::{Inbox, chain};
-use fovea_dimse::{AcceptError, AssociationError, PeerCertificate, Rejection, Requested, TlsServer, Transport};
+use crate::places::{Handshakes, Place, Places};
+use crate::services::announce::OwedHere;
+use crate::services::{Caller, Hub, Offer, Ports, blocking};
+use crate::session::{Ended, Pace, Session, commitment_context};
+use fovea_core::{PortError, chain};
+use fovea_dimse::{
+    AcceptError, Association, AssociationError, PeerCertificate, Rejection, Requested, TlsServer, Transport,
+};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -31,12 +35,20 @@ pub enum ReceiveError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// What was promised before the start cannot be read.
+    #[error("read the commitments and steps of before")]
+    Promises {
+        /// Why not.
+        source: PortError,
+    },
 }
 
 /// After so many failures to accept in a row, each [`ACCEPT_PAUSE`] after the other, the listener gives up.
 const ACCEPT_FAILURES_MAX: u32 = 600;
 /// Out of file descriptors: some come back when sessions end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Within this a handshake that was given up has let go of its connection.
+const ROOM_SOON: Duration = Duration::from_secs(2);
 
 /// Where connections come in.
 pub struct Doors {
@@ -69,23 +81,30 @@ impl Doors {
 }
 
 /// Serves associations on `doors` until `stop` fires; then ends idle ones, finishes the objects in hand, and
-/// returns. Rings `doorbell` after each newly accepted object.
+/// returns. Rings `doorbell` after each newly accepted object. Services whose port is missing are not offered.
 ///
 /// # Errors
-/// [`ReceiveError`] when the listener fails for good.
+/// [`ReceiveError`] when the listener fails for good, or what was promised before cannot be read.
 pub async fn serve(
     doors: impl Into<Doors>,
     config: Arc<Config>,
     counters: Arc<Counters>,
-    inbox: Arc<dyn Inbox>,
+    ports: impl Into<Ports>,
     doorbell: Arc<Notify>,
     stop: CancellationToken,
 ) -> Result<(), ReceiveError> {
-    let doors = doors.into();
-    let intake = Intake::new(inbox, doorbell, Arc::clone(&counters), config.object_bytes_max);
+    let (doors, ports) = (doors.into(), ports.into());
+    let hub = {
+        let (config, ports, counters) = (Arc::clone(&config), ports.clone(), Arc::clone(&counters));
+        blocking(move || Hub::load(config, ports, counters)).await
+    };
+    let hub = hub.map_err(|source| ReceiveError::Promises { source })?;
+    let intake = Intake::new(ports.inbox, doorbell, Arc::clone(&counters), config.object_bytes_max);
     let places = Places::new(config.associations_max, config.give_way_after, Arc::clone(&counters));
     let connections = Arc::new(Semaphore::new(config.connections_max));
-    let mut sessions = JoinSet::new();
+    let (handshakes, mut told) = (Arc::new(Handshakes::default()), false);
+    let (mut sessions, mut services) = (JoinSet::new(), JoinSet::new());
+    hub.start(&mut services, &stop);
     let mut failures = 0;
     let ended = loop {
         let accepted = tokio::select! { // cancel-safe: neither branch loses anything when it is dropped
@@ -106,31 +125,59 @@ pub async fn serve(
             }
         };
         failures = 0;
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            add(&counters.connections_refused);
-            continue;
+        let room = match Arc::clone(&connections).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) if handshakes.oldest_gives_way() => None, // soon
+            Err(_) => {
+                add(&counters.connections_refused);
+                if !told {
+                    log::warn!(
+                        "connections are refused: all {} of receive.connections_max are taken",
+                        config.connections_max
+                    );
+                }
+                told = true;
+                continue;
+            }
         };
+        told = false;
         let connection = Connection {
-            config: Arc::clone(&config),
+            hub: Arc::clone(&hub),
             intake: Arc::clone(&intake),
             places: Arc::clone(&places),
+            handshakes: Arc::clone(&handshakes),
             from: from.ip(),
             stop: stop.clone(),
         };
+        let connections = Arc::clone(&connections);
         sessions.spawn(async move {
-            connection.run(stream, tls).await;
-            drop(permit);
+            let soon = || tokio::time::timeout(ROOM_SOON, connections.acquire_owned());
+            let permit = match room {
+                Some(permit) => Some(permit),
+                None => soon().await.ok().and_then(Result::ok),
+            };
+            match permit {
+                Some(_permit) => connection.run(stream, tls).await,
+                None => add(&connection.intake.counters.connections_refused),
+            }
         });
     };
     while sessions.join_next().await.is_some() {}
+    if ended.is_ok() {
+        while services.join_next().await.is_some() {}
+    }
     ended
 }
 
+/// An association that is asked for, or why it is not.
+type Opened = Result<Requested<Transport>, AcceptError>;
+
 /// One connection, from its first byte to its last.
 struct Connection {
-    config: Arc<Config>,
+    hub: Arc<Hub>,
     intake: Arc<Intake>,
     places: Arc<Places>,
+    handshakes: Arc<Handshakes>,
     from: IpAddr,
     stop: CancellationToken,
 }
@@ -140,45 +187,78 @@ impl Connection {
         // A response is one write; Nagle would hold it for the peer's delayed acknowledgement.
         let _slower_without = stream.set_nodelay(true);
         let counters = Arc::clone(&self.intake.counters);
-        let Some((stream, certificate)) = self.secure(stream, tls).await else { return };
-        let requested = tokio::select! {
+        let handshake = self.handshakes.begin();
+        let opened = tokio::select! { // what a dropped handshake loses does not matter
             biased;
             () = self.stop.cancelled() => return,
-            requested = Requested::read(stream, self.config.limits) => requested,
+            () = handshake.wanted() => {
+                add(&counters.connections_refused);
+                log::info!("a slow handshake of {} gave way: receive.connections_max are open", self.from);
+                return;
+            }
+            opened = self.open(stream, tls) => opened,
         };
+        let Some((requested, certificate)) = opened else { return };
         let requested = match requested {
             Ok(requested) => requested,
             Err(error) => return self.no_association(&error),
         };
-        let (requested, place) = match self.admit(&requested, certificate.as_ref()) {
-            Ok(place) => (requested, place),
+        let admitted = self.admit(&requested, certificate.as_ref());
+        drop(handshake);
+        let (caller, place) = match admitted {
+            Ok(admitted) => admitted,
             Err(rejection) => {
                 add(&counters.associations_refused);
                 log::warn!("association from {} ({}) rejected: {rejection}", requested.calling_ae(), self.from);
                 return requested.reject(rejection).await;
             }
         };
-        match requested.accept(classes::answer).await {
+        let hub = Arc::clone(&self.hub);
+        let offer = Offer { granted: caller.services, ports: &hub.ports, confirms_identity: caller.is_identified };
+        match requested.accept_on(&offer).await {
             Err(error) => self.no_association(&error),
             Ok(association) => {
                 add(&counters.associations_total);
-                let peer = association.calling_ae().clone();
-                let pace = Pace {
-                    bytes_per_s_min: self.config.object_bytes_per_s_min,
-                    pdu_bytes_max: self.config.limits.pdu_bytes_max.into(),
-                };
-                let session = Session { association, intake: self.intake, place: &place, stop: self.stop, pace };
-                match session.run().await {
+                let (peer, from) = (association.calling_ae().clone(), self.from);
+                match self.session(association, caller, &place).run().await {
                     Ok(Ended::Released) => log::debug!("association from {peer} released"),
                     Ok(Ended::GaveWay) => log::info!("idle association from {peer} gave way to another"),
                     Ok(Ended::Stopped) => log::debug!("association from {peer} ended: we stop"),
                     Err(error) => {
                         add(&counters.associations_broken);
-                        log::warn!("association from {peer} ({}) broke: {}", self.from, chain(&error));
+                        log::warn!("association from {peer} ({from}) broke: {}", chain(&error));
                     }
                 }
             }
         }
+    }
+
+    fn session(self, association: Association<Transport>, caller: Caller, place: &Place) -> Session<'_> {
+        let pace = Pace {
+            bytes_per_s_min: self.hub.config.object_bytes_per_s_min,
+            pdu_bytes_max: self.hub.config.limits.pdu_bytes_max.into(),
+        };
+        let tells = commitment_context(&association).and(self.hub.commitments.clone());
+        let owed = OwedHere::new(tells, association.calling_ae());
+        let (studies, stop) = (BTreeSet::new(), self.stop);
+        Session {
+            association,
+            hub: self.hub,
+            intake: self.intake,
+            caller,
+            place,
+            stop,
+            pace,
+            owed,
+            studies,
+            store_id: 0,
+        }
+    }
+
+    /// Until we know who wants what; none where the connection failed before.
+    async fn open(&self, stream: TcpStream, tls: Option<TlsServer>) -> Option<(Opened, Option<PeerCertificate>)> {
+        let (stream, certificate) = self.secure(stream, tls).await?;
+        Some((Requested::read(stream, self.hub.config.limits).await, certificate))
     }
 
     /// Shakes hands where the door asks for it; none where it failed or we stop.
@@ -204,14 +284,22 @@ impl Connection {
         &self,
         requested: &Requested<Transport>,
         certificate: Option<&PeerCertificate>,
-    ) -> Result<Place, Rejection> {
-        if !self.config.any_called_ae && requested.called_ae() != self.config.ae_title.as_str() {
+    ) -> Result<(Caller, Place), Rejection> {
+        let config = &self.hub.config;
+        if !config.any_called_ae && requested.called_ae() != config.ae_title.as_str() {
             return Err(Rejection::CalledAe);
         }
-        if !self.config.admits(requested.calling_ae(), self.from, certificate) {
-            return Err(Rejection::CallingAe);
+        let admitted = config.admits(requested.calling_ae(), self.from, certificate).ok_or(Rejection::CallingAe)?;
+        let user = admitted.peer.and_then(|at| config.peers[at].user.as_ref());
+        if user.is_some_and(|user| !user.is(requested.user_identity().as_ref())) {
+            return Err(Rejection::NoReason);
         }
-        self.places.take().ok_or(Rejection::LocalLimit)
+        let caller = self.hub.caller(admitted).ok_or(Rejection::LocalLimit)?;
+        let place = self.places.take((self.from, requested.calling_ae().clone()));
+        if place.is_none() {
+            log::warn!("all {} places of receive.associations_max are in good use", self.hub.config.associations_max);
+        }
+        Ok((caller, place.ok_or(Rejection::LocalLimit)?))
     }
 
     fn no_association(&self, error: &AcceptError) {
@@ -220,112 +308,5 @@ impl Connection {
             add(&self.intake.counters.associations_refused);
             log::warn!("no association with {}: {}", self.from, chain(error));
         }
-    }
-}
-
-/// The places for associations. When all are taken, the one that has been idle longest gives way, if it was idle
-/// long enough; so 500 idle associations do not keep a good one out, and busy ones are never disturbed.
-pub(crate) struct Places {
-    taken: Mutex<Vec<Arc<PlaceState>>>,
-    places_max: usize,
-    give_way_after: Duration,
-    counters: Arc<Counters>,
-    started: Instant,
-}
-
-struct PlaceState {
-    /// Milliseconds after `started`; [`BUSY`] while a message is in hand.
-    idle_since_ms: AtomicU64,
-    give_way: CancellationToken,
-}
-
-const BUSY: u64 = u64::MAX;
-
-/// A taken place; dropped, it is free.
-pub(crate) struct Place {
-    places: Arc<Places>,
-    state: Arc<PlaceState>,
-}
-
-impl Places {
-    pub(crate) fn new(places_max: usize, give_way_after: Duration, counters: Arc<Counters>) -> Arc<Self> {
-        let (taken, started) = (Mutex::default(), Instant::now());
-        Arc::new(Self { taken, places_max, give_way_after, counters, started })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Vec<Arc<PlaceState>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Place> {
-        let mut taken = self.taken();
-        if taken.len() >= self.places_max {
-            let idle_since = |state: &Arc<PlaceState>| state.idle_since_ms.load(Relaxed);
-            let (at, longest) = taken.iter().enumerate().min_by_key(|(_, state)| idle_since(state))?;
-            let since_ms = idle_since(longest);
-            if since_ms == BUSY || self.now_ms() - since_ms < self.give_way_after.as_millis() as u64 {
-                return None;
-            }
-            longest.give_way.cancel();
-            taken.swap_remove(at);
-            add(&self.counters.associations_gave_way);
-        }
-        let state = Arc::new(PlaceState { idle_since_ms: self.now_ms().into(), give_way: CancellationToken::new() });
-        taken.push(Arc::clone(&state));
-        self.counters.associations_now.store(taken.len() as u64, Relaxed);
-        Some(Place { places: Arc::clone(self), state })
-    }
-}
-
-impl Place {
-    /// No message is in hand from now on.
-    pub(crate) fn idle(&self) {
-        self.state.idle_since_ms.store(self.places.now_ms(), Relaxed);
-    }
-
-    /// A message is in hand.
-    pub(crate) fn busy(&self) {
-        self.state.idle_since_ms.store(BUSY, Relaxed);
-    }
-
-    /// Returns when the place is wanted for another.
-    pub(crate) async fn wanted(&self) {
-        self.state.give_way.cancelled().await;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        taken.retain(|state| !Arc::ptr_eq(state, &self.state));
-        self.places.counters.associations_now.store(taken.len() as u64, Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_house_gives_the_place_of_the_longest_idle_and_never_of_a_busy_one() {
-        let counters = Arc::new(Counters::default());
-        let places = Places::new(2, Duration::from_millis(20), Arc::clone(&counters));
-        let (first, second) = (places.take().unwrap(), places.take().unwrap());
-        assert!(places.take().is_none(), "both are fresh");
-        std::thread::sleep(Duration::from_millis(30));
-        first.busy();
-        let third = places.take().expect("the second gives way");
-        assert!(second.state.give_way.is_cancelled() && !first.state.give_way.is_cancelled());
-        drop(second);
-        assert_eq!(counters.counts().associations_now, 2);
-        std::thread::sleep(Duration::from_millis(30));
-        third.busy();
-        assert!(places.take().is_none(), "all are busy");
-        drop((first, third));
-        assert_eq!((counters.counts().associations_now, counters.counts().associations_gave_way), (0, 1));
     }
 }

@@ -59,7 +59,11 @@ pub struct Part10Object {
 enum State {
     /// The head is not complete.
     Head(Vec<u8>),
-    Body { object: Box<Object>, class: Uid, instance: Uid },
+    Body {
+        object: Box<Object>,
+        class: Uid,
+        instance: Uid,
+    },
     /// What comes is thrown away; the answer is given at the end.
     Refused(Part10Refused),
 }
@@ -92,7 +96,9 @@ impl Part10Object {
     async fn start(&mut self) -> Result<(), Part10Refused> {
         let State::Head(bytes) = std::mem::replace(&mut self.state, State::Head(Vec::new())) else { return Ok(()) };
         let head = part10_head(&mut Cursor::new(&bytes)).map_err(|error| not_understood(&chain(&error)))?;
-        let Part10Head { sop_class_uid: class, sop_instance_uid: instance, transfer_syntax_uid, data_set_offset, .. } = head;
+        let Part10Head {
+            sop_class_uid: class, sop_instance_uid: instance, transfer_syntax_uid, data_set_offset, ..
+        } = head;
         let names = || Some((class.clone(), instance.clone()));
         if !conformance().storage_classes.iter().any(|entry| entry.uid == class.as_str()) {
             return Err(refused(&Refusal::ForeignClass, names()));

@@ -265,7 +265,7 @@ impl tokio::io::AsyncRead for FailingReader {
 #[tokio::test]
 async fn strangers_are_rejected_for_good() {
     let server = Server::start(|config| {
-        config.peers = vec![RawPeer { ae_title: "SCOPE".into(), address: None, certificate: None }];
+        config.peers = vec![RawPeer::titled("SCOPE")];
     })
     .await;
     let good = server.scu_config();
