@@ -44,9 +44,11 @@ test: setup-test ## Every test, against real peers (T='test(name)' picks some)
 	cargo build --locked --workspace --bins --tests
 	cargo nextest run --locked --workspace $(if $(T),-E '$(T)')
 
-test-long: setup-test ## Those tests too that take a quarter of an hour, one at a time: hundreds of kills
+test-long: setup-test ## Those tests too that take a quarter of an hour, in full length: hundreds of kills, every power cut, a huge slide
 	cargo build --locked --workspace --bins --tests
-	cargo nextest run --locked --workspace --profile long --run-ignored all $(if $(T),-E '$(T)')
+	@rm -f $(TARGET)/nextest/long/junit.xml
+	@failed=0; FOVEA_TEST_LONG=1 cargo nextest run --locked --workspace --profile long --run-ignored all $(if $(T),-E '$(T)') || failed=$$?; \
+	python3 scripts/long-tests.py $(TARGET)/nextest/long/junit.xml; exit $$failed
 
 bench: setup-test ## Kernels, then the box beside its peers: one table with machine, commit, medians
 	@scripts/setup-bench.sh
