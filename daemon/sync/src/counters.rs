@@ -19,6 +19,16 @@ pub struct Snapshot {
     pub failed: u64,
     /// Objects that were given up for this destination.
     pub set_aside: u64,
+    /// Objects that its rules do not want.
+    pub ruled_out: u64,
+    /// Objects that it proved to keep.
+    pub proved: u64,
+    /// Objects that it took and has not proved to keep; those that are looked after now.
+    pub unproved: u64,
+    /// Objects that it took, did not keep, and was sent again.
+    pub sent_again: u64,
+    /// Why no proof could be had the last time; none after one.
+    pub custody_error: Option<String>,
     /// Why the last attempt failed; none after a success.
     pub last_error: Option<String>,
     /// When the destination is tried again; none when it is not waiting for that.

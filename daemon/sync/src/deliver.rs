@@ -4,11 +4,12 @@
 //! destination, for only the first may ever end in giving the object up.
 //! Standard: PS3.4 annex B (storage), PS3.7 annex C (statuses).
 
-use crate::config::Destination;
+use crate::config::{Destination, Line};
 use fovea_core::{Parcel, PortError, Uid, chain};
 use fovea_dimse::{Context, Part10Error, Scu, ScuConfig, ScuError, Status, part10_head};
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::time::Duration;
 use tokio::io::BufReader;
 
@@ -16,11 +17,13 @@ use tokio::io::BufReader;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Our side of the largest PDU, as fast as any that was measured.
 const PDU_BYTES_MAX: u32 = 128 * 1024;
+/// Objects up to this are read whole in the call that opens them: a thread hop for each piece would cost more than the reading.
+const SMALL_BYTES: u64 = 1 << 20;
 /// An association holds so many contexts (PS3.8 section 9.3.2).
 const CONTEXTS_MAX: usize = 128;
 
 /// How one attempt ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// Success, or success with a warning.
     Delivered,
@@ -28,6 +31,35 @@ pub(crate) enum Sent {
     Refused(String),
     /// The archive cannot take anything now; the association is of no more use.
     Unavailable(String),
+    /// The archive cannot take anything now and says for how long.
+    Later(String, Duration),
+    /// Not so many at once: the same again at once, in smaller requests.
+    Smaller,
+}
+
+/// A parcel's file, ready to be sent.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// The data set.
+    Small(Cursor<Vec<u8>>),
+    /// At its data set.
+    Large(File),
+    /// The whole Part 10 file, at its start, and its length.
+    Whole(File, u64),
+}
+
+/// How a destination's DIMSE side is called; none where it has none.
+pub(crate) fn scu_config(destination: &Destination) -> Option<ScuConfig> {
+    let Line::Dimse { address, called_ae } = &destination.line else { return None };
+    Some(ScuConfig {
+        address: address.clone(),
+        called_ae: called_ae.clone(),
+        calling_ae: destination.calling_ae.clone(),
+        connect_timeout: CONNECT_TIMEOUT,
+        response_timeout: destination.response_timeout,
+        max_pdu_bytes: PDU_BYTES_MAX,
+        tls: destination.tls.clone(),
+    })
 }
 
 /// A class in a syntax.
@@ -45,7 +77,10 @@ fn pair(parcel: &Parcel) -> Pair {
 
 impl Session {
     /// Opens an association for all classes and syntaxes of `parcels`, or the first of them.
-    pub(crate) async fn open(destination: &Destination, parcels: &[Parcel]) -> Result<Self, String> {
+    pub(crate) async fn open<'a>(
+        config: &ScuConfig,
+        parcels: impl Iterator<Item = &'a Parcel>,
+    ) -> Result<Self, String> {
         let mut proposed = BTreeSet::new();
         for parcel in parcels {
             if proposed.len() < CONTEXTS_MAX {
@@ -58,16 +93,7 @@ impl Session {
             transfer_syntax_uids: vec![syntax.clone()],
         };
         let contexts: Vec<Context> = proposed.iter().map(context).collect();
-        let config = ScuConfig {
-            address: destination.address.clone(),
-            called_ae: destination.called_ae.clone(),
-            calling_ae: destination.calling_ae.clone(),
-            connect_timeout: CONNECT_TIMEOUT,
-            response_timeout: destination.response_timeout,
-            max_pdu_bytes: PDU_BYTES_MAX,
-            tls: destination.tls.clone(),
-        };
-        let scu = Scu::connect(&config, &contexts).await.map_err(|error| chain(&error))?;
+        let scu = Scu::connect(config, &contexts).await.map_err(|error| chain(&error))?;
         Ok(Self { scu, proposed })
     }
 
@@ -81,11 +107,17 @@ impl Session {
         self.scu.accepts(&parcel.sop_class_uid, &parcel.transfer_syntax_uid)
     }
 
-    /// Sends one parcel whose data set starts at the position of `data_set`.
-    pub(crate) async fn send(&mut self, parcel: &Parcel, data_set: File) -> Sent {
-        let reader = BufReader::with_capacity(PDU_BYTES_MAX as usize, tokio::fs::File::from_std(data_set));
-        let Parcel { sop_class_uid, sop_instance_uid, transfer_syntax_uid, .. } = parcel;
-        match self.scu.store(sop_class_uid, sop_instance_uid, transfer_syntax_uid, reader).await {
+    /// Sends one parcel.
+    pub(crate) async fn send(&mut self, parcel: &Parcel, content: Content) -> Sent {
+        let Parcel { sop_class_uid: class, sop_instance_uid: instance, transfer_syntax_uid: syntax, .. } = parcel;
+        let status = match content {
+            Content::Small(data_set) => self.scu.store(class, instance, syntax, data_set).await,
+            Content::Large(file) | Content::Whole(file, _) => {
+                let reader = BufReader::with_capacity(PDU_BYTES_MAX as usize, tokio::fs::File::from_std(file));
+                self.scu.store(class, instance, syntax, reader).await
+            }
+        };
+        match status {
             Ok(status) => judge(status),
             Err(error @ ScuError::ContextNotAccepted { .. }) => Sent::Refused(chain(&error)),
             Err(error) => Sent::Unavailable(chain(&error)),
@@ -118,20 +150,35 @@ impl From<PortError> for Unreadable {
     }
 }
 
-/// Moves an opened parcel to its data set.
-pub(crate) fn to_data_set(mut file: File) -> Result<File, Unreadable> {
-    match part10_head(&mut file) {
-        Ok(_) => Ok(file),
-        Err(error @ Part10Error::Read { .. }) => Err(Unreadable::Now(chain(&error))),
-        Err(error) => Err(Unreadable::ForGood(chain(&error))),
+/// Readies an opened parcel, `whole` for archives that take Part 10 files.
+pub(crate) fn ready(mut file: File, whole: bool) -> Result<Content, Unreadable> {
+    let now = |error: std::io::Error| Unreadable::Now(format!("read a parcel: {error}"));
+    let head = match part10_head(&mut file) {
+        Ok(head) => head,
+        Err(error @ Part10Error::Read { .. }) => return Err(Unreadable::Now(chain(&error))),
+        Err(error) => return Err(Unreadable::ForGood(chain(&error))),
+    };
+    let length = file.metadata().map_err(now)?.len();
+    if whole {
+        file.seek(SeekFrom::Start(0)).map_err(now)?;
+        return Ok(Content::Whole(file, length));
     }
+    let data_bytes = length.saturating_sub(head.data_set_offset);
+    if data_bytes > SMALL_BYTES {
+        return Ok(Content::Large(file));
+    }
+    let mut bytes = Vec::with_capacity(data_bytes as usize + 1);
+    file.take(SMALL_BYTES).read_to_end(&mut bytes).map_err(now)?;
+    Ok(Content::Small(Cursor::new(bytes)))
 }
 
-fn judge(status: Status) -> Sent {
+pub(crate) fn judge(status: Status) -> Sent {
     if status.is_success() || status.is_warning() {
         return Sent::Delivered;
     }
     match status.0 {
+        // It is there under this UID: sent before, and the answer was lost.
+        0x0111 => Sent::Delivered,
         // Out of resources, resource limitation, processing failure: about the archive, not about the object.
         0xA700..=0xA7FF | 0x0110 | 0x0213 => Sent::Unavailable(format!("the archive answered {status}")),
         _ => Sent::Refused(format!("the archive answered {status}")),
@@ -148,6 +195,7 @@ mod tests {
             (0x0000, true, false),
             (0xB000, true, false),
             (0xB007, true, false),
+            (0x0111, true, false),
             (0xA700, false, false),
             (0xA7FE, false, false),
             (0x0213, false, false),

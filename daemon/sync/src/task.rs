@@ -1,21 +1,27 @@
 //! One destination's task: takes what goes first, sends it, tells the outbox, and waits when there is nothing to do.
 
 use crate::backoff::{Tries, pause};
-use crate::config::Destination;
+use crate::config::{Destination, Line};
 use crate::counters::Counters;
-use crate::deliver::{Sent, Session, Unreadable, to_data_set};
-use fovea_core::{Outbox, Parcel, PortError, UnixMicros, chain};
+use crate::custodian::{Custodian, Desk};
+use crate::deliver::{Content, Sent, Session, Unreadable, ready, scu_config};
+use crate::notes::Notes;
+use crate::pace::Purse;
+use crate::prove;
+use crate::queue::{Next, Ports, Queue, look};
+use crate::web::{Part, WebSession};
+use fovea_core::{Parcel, UnixMicros, chain};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
-use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{Instant, sleep};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Parcels looked at to choose the next and to know which classes to propose.
-const WINDOW: usize = 16;
 /// Without a ring the outbox is asked so often: a lost ring costs seconds, not a parcel.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// Rows of the outbox that are read together to know what was sent today.
+const SCAN: usize = 1000;
 
 /// Why the task ended before it was stopped.
 #[derive(Debug, thiserror::Error)]
@@ -46,74 +52,76 @@ enum Step {
 /// go down because an archive hangs.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-struct Task {
-    destination: Destination,
-    outbox: Arc<dyn Outbox>,
-    counters: Arc<Counters>,
-    session: Option<Session>,
-    tries: Tries,
-    /// Failures of the destination in a row.
-    failures: u32,
-    /// Taken by the archive, but the outbox could not note it: before anything else is sent.
-    unrecorded: Option<(u64, UnixMicros)>,
+/// A line to the archive that stands.
+enum Link {
+    Dimse(Session),
+    Web(WebSession),
 }
 
-/// Sends what waits for `destination` until `stop`; the object in hand is finished and the association released, unless
-/// the archive takes longer than [`STOP_PATIENCE`] for it.
+/// A file that is opened while the one before it is on the line.
+type Opening = JoinHandle<Result<Content, Unreadable>>;
+
+struct Task {
+    destination: Destination,
+    ports: Ports,
+    doorbell: Arc<Notify>,
+    counters: Arc<Counters>,
+    desk: Arc<Desk>,
+    link: Option<Link>,
+    queue: Queue,
+    tries: Tries,
+    purse: Purse,
+    notes: Notes,
+    ahead: Option<(u64, Opening)>,
+    /// Instances in one request; fewer once the archive found one too large.
+    instances_max: usize,
+    /// Failures of the destination in a row.
+    failures: u32,
+}
+
+/// Sends what waits for `destination` until `stop`, and asks for proof of custody; the object in hand is finished and the
+/// association released, unless the archive takes longer than [`STOP_PATIENCE`] for it.
 ///
-/// `doorbell`: rung with `notify_one` when something was dispatched; one for each destination, for a ring wakes one.
-/// Blocking calls of the outbox run off the async workers.
+/// `doorbell`: rung with `notify_one` when something was dispatched, after it; one for each destination, for a ring wakes one.
+/// Blocking calls of the ports run off the async workers.
 ///
 /// # Errors
-/// [`SyncError`] only when a call to the outbox panics; trouble with the archive is waited out.
+/// [`SyncError`] only when a call to a port panics; trouble with the archive is waited out.
 pub async fn run(
     destination: Destination,
-    outbox: Arc<dyn Outbox>,
+    ports: Ports,
+    custodian: Arc<Custodian>,
     doorbell: Arc<Notify>,
     counters: Arc<Counters>,
     stop: CancellationToken,
 ) -> Result<(), SyncError> {
-    let mut task =
-        Task { destination, outbox, counters, session: None, tries: Tries::default(), failures: 0, unrecorded: None };
-    let result = loop {
-        if stop.is_cancelled() {
-            break Ok(());
-        }
-        let step = tokio::select! { // a dropped step loses nothing: a parcel that is not noted as delivered goes again, under its UID
-            biased;
-            step = task.step() => step,
-            () = patience_ends(&stop) => {
-                // An association with half an object on it cannot be released.
-                task.session = None;
-                break Ok(());
-            }
-        };
-        match step {
-            Ok(Step::On) => (),
-            Ok(Step::Idle(longest)) => {
-                task.close().await;
-                tokio::select! { // cancel-safe: a ring that comes in between is kept by the Notify
-                    () = stop.cancelled() => (),
-                    () = doorbell.notified() => (),
-                    () = sleep(longest) => (),
-                }
-            }
-            Ok(Step::Pause(pause)) => {
-                task.close().await;
-                task.tell_next_try(Some(pause));
-                tokio::select! { // cancel-safe: both only wait
-                    () = stop.cancelled() => (),
-                    () = sleep(pause) => (),
-                }
-                task.tell_next_try(None);
-            }
-            Err(error) => break Err(error),
-        }
+    let proving = prove::run(
+        destination.clone(),
+        Arc::clone(&ports.outbox),
+        Arc::clone(&custodian),
+        Arc::clone(&counters),
+        stop.clone(),
+    );
+    let desk = custodian.desk(&destination.name);
+    let task = Task {
+        desk,
+        link: None,
+        queue: Queue::default(),
+        tries: Tries::default(),
+        purse: Purse::new(destination.budget, destination.hours.clone(), (ports.clock)()),
+        notes: Notes::new(Arc::clone(&ports.outbox), &destination.name),
+        ahead: None,
+        instances_max: match destination.line {
+            Line::Dimse { .. } => 1,
+            Line::Web { batch_instances_max, .. } => batch_instances_max,
+        },
+        failures: 0,
+        destination,
+        ports,
+        doorbell,
+        counters,
     };
-    // Last chance for a success that was not noted: else the archive gets a duplicate, which it must bear.
-    let noted = task.record_delivery().await;
-    task.close().await;
-    result.and(noted.map(drop))
+    tokio::try_join!(task.send_all(stop), proving).map(drop)
 }
 
 /// Returns some time after `stop` fires.
@@ -123,75 +131,264 @@ async fn patience_ends(stop: &CancellationToken) {
 }
 
 impl Task {
-    /// Sends one parcel, if there is one to send.
+    async fn send_all(mut self, stop: CancellationToken) -> Result<(), SyncError> {
+        self.count_today().await?;
+        let result = loop {
+            if stop.is_cancelled() {
+                break Ok(());
+            }
+            let step = tokio::select! { // a dropped step loses nothing: a parcel that is not noted as delivered goes again, under its UID
+                biased;
+                step = self.step() => step,
+                () = patience_ends(&stop) => {
+                    // An association with half an object on it cannot be released.
+                    self.link = None;
+                    break Ok(());
+                }
+            };
+            match step {
+                Ok(Step::On) => (),
+                Ok(Step::Idle(longest)) => {
+                    self.close().await;
+                    tokio::select! { // cancel-safe: a ring that comes in between is kept by the Notify
+                        () = stop.cancelled() => (),
+                        () = self.doorbell.notified() => (),
+                        () = sleep(longest) => (),
+                    }
+                    self.queue.mark_stale();
+                }
+                Ok(Step::Pause(pause)) => {
+                    self.close().await;
+                    self.tell_next_try(Some(pause));
+                    tokio::select! { // cancel-safe: both only wait
+                        () = stop.cancelled() => (),
+                        () = sleep(pause) => (),
+                    }
+                    self.tell_next_try(None);
+                    self.queue.mark_stale();
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        // Last chance for a success that was not noted: else the archive gets a duplicate, which it must bear.
+        let noted = self.settle_notes().await;
+        self.close().await;
+        result.and(noted.map(drop))
+    }
+
+    /// Sends what goes next, if there is something that may go.
     async fn step(&mut self) -> Result<Step, SyncError> {
-        if !self.record_delivery().await? {
+        if self.notes.has_failed() && !self.settle_notes().await? {
             return Ok(self.unavailable("the outbox cannot note a delivery"));
         }
-        let window = match self.waiting().await? {
-            Ok(window) => window,
-            Err(error) => return Ok(self.unavailable(&format!("the outbox cannot be read: {}", chain(&error)))),
-        };
-        let now = Instant::now();
-        let Some(first) = window.iter().position(|parcel| self.tries.ready(parcel.seq, parcel.lane, now)) else {
-            let soonest = self.tries.next().filter(|_| !window.is_empty());
-            let wait = soonest.map_or(LOOK_AGAIN, |at| at.saturating_duration_since(now));
-            return Ok(Step::Idle(wait.clamp(Duration::from_millis(1), LOOK_AGAIN)));
-        };
-        let parcel = &window[first];
-        let data_set = match self.open(parcel.seq).await? {
-            Ok(file) => file,
-            Err(Unreadable::ForGood(why)) => {
-                self.counters.failure(&why);
-                return self.set_aside(parcel, &why).await;
-            }
-            Err(Unreadable::Now(why)) => return Ok(self.failed(parcel, &why)),
-        };
-        let stale = |session: &Session| {
-            // A refusal of the class is asked again with a new association only.
-            !session.has_asked(parcel) || (self.tries.tried(parcel.seq) && !session.accepts(parcel))
-        };
-        if self.session.as_ref().is_some_and(stale) {
-            self.close().await;
-        }
-        let session = match &mut self.session {
-            Some(session) => session,
-            None => match Session::open(&self.destination, &window[first..]).await {
-                Ok(session) => {
-                    self.counters.note(|now| now.connected = true);
-                    self.session.insert(session)
-                }
+        if self.queue.is_stale() || self.rang().await {
+            match self.look().await? {
+                Ok(0) => (),
+                Ok(_ruled_out) => return Ok(Step::On),
                 Err(why) => return Ok(self.unavailable(&why)),
-            },
-        };
-        match session.send(parcel, data_set).await {
-            Sent::Delivered => {
-                self.unrecorded = Some((parcel.seq, SystemTime::now().into()));
-                self.failures = 0;
-                self.counters.note(|now| {
-                    now.sent += 1;
-                    now.last_error = None;
-                });
-                Ok(Step::On)
             }
-            Sent::Refused(why) => self.refused(parcel, &why).await,
-            Sent::Unavailable(why) => {
-                self.session = None;
-                self.counters.note(|now| now.connected = false);
-                Ok(self.failed(parcel, &why))
+        }
+        let bytes_max = match self.destination.line {
+            Line::Dimse { .. } => u64::MAX,
+            Line::Web { batch_bytes_max, .. } => batch_bytes_max,
+        };
+        let bounds = (self.instances_max, bytes_max);
+        match self.queue.next(&self.tries, &mut self.purse, &self.ports.clock, bounds) {
+            Next::Send(batch) => self.send(batch).await,
+            Next::Wait(_) if self.notes.len() > 0 => {
+                // What is being noted may be all that was seen.
+                if self.settle_notes().await? {
+                    Ok(Step::On)
+                } else {
+                    Ok(self.unavailable("the outbox cannot note a delivery"))
+                }
+            }
+            Next::Wait(wait) => Ok(Step::Idle(wait.unwrap_or(LOOK_AGAIN).clamp(Duration::from_millis(1), LOOK_AGAIN))),
+        }
+    }
+
+    /// Something was dispatched since it was asked last.
+    async fn rang(&self) -> bool {
+        tokio::select! { // cancel-safe: a ring is either taken or kept
+            biased;
+            () = self.doorbell.notified() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    /// Reads the head of the queue anew; the number of parcels that the rules took from it.
+    async fn look(&mut self) -> Result<Result<u64, String>, SyncError> {
+        let limit = self.queue.limit(&mut self.purse, &self.tries, self.notes.len(), &self.ports.clock);
+        let (ports, destination) = (self.ports.clone(), self.destination.clone());
+        match spawn_blocking(move || look(&ports, &destination, limit)).await? {
+            Ok(seen) => {
+                self.queue.fill(seen.parcels, &self.notes.seqs());
+                self.counters.note(|now| now.ruled_out += seen.ruled_out);
+                Ok(Ok(seen.ruled_out))
+            }
+            Err(error) => Ok(Err(format!("the outbox cannot be read: {}", chain(&error)))),
+        }
+    }
+
+    async fn send(&mut self, batch: Vec<Parcel>) -> Result<Step, SyncError> {
+        let (mut parcels, mut contents) = (Vec::new(), Vec::new());
+        for parcel in batch {
+            match self.open(parcel.seq).await? {
+                Ok(content) => {
+                    parcels.push(parcel);
+                    contents.push(content);
+                }
+                Err(Unreadable::ForGood(why)) => {
+                    self.counters.failure(&why);
+                    if let pause @ Step::Pause(_) = self.set_aside(&parcel, &why).await? {
+                        return Ok(pause);
+                    }
+                }
+                Err(Unreadable::Now(why)) => return Ok(self.failed(&[parcel], &why)),
+            }
+        }
+        if parcels.is_empty() {
+            return Ok(Step::On);
+        }
+        if let Err(why) = self.connect(&parcels).await {
+            return Ok(self.unavailable(&why));
+        }
+        self.open_ahead();
+        let now = (self.ports.clock)();
+        self.purse.spend(parcels.iter().map(|parcel| parcel.file_bytes).sum(), now);
+        let answers = match self.link.as_mut() {
+            Some(Link::Dimse(session)) => match contents.pop() {
+                Some(content) => vec![session.send(&parcels[0], content).await],
+                None => Vec::new(),
+            },
+            Some(Link::Web(session)) => {
+                let answers = session.store(parts(&parcels, contents)).await;
+                self.instances_max = session.instances_max;
+                answers
+            }
+            None => Vec::new(),
+        };
+        self.take_answers(parcels, answers).await
+    }
+
+    async fn take_answers(&mut self, parcels: Vec<Parcel>, answers: Vec<Sent>) -> Result<Step, SyncError> {
+        let mut next = Step::On;
+        let mut unserved: Option<(Vec<Parcel>, String)> = None;
+        for (parcel, answer) in parcels.into_iter().zip(answers) {
+            match answer {
+                Sent::Delivered => self.delivered(parcel).await?,
+                Sent::Refused(why) => {
+                    if let pause @ Step::Pause(_) = self.refused(&parcel, &why).await? {
+                        next = pause;
+                    }
+                }
+                Sent::Unavailable(why) => unserved.get_or_insert_with(|| (Vec::new(), why)).0.push(parcel),
+                Sent::Later(why, wait) => next = self.asked_to_wait(&why, wait),
+                Sent::Smaller => self.queue.mark_stale(),
+            }
+        }
+        if let Some((parcels, why)) = unserved {
+            self.drop_link();
+            return Ok(self.failed(&parcels, &why));
+        }
+        Ok(next)
+    }
+
+    async fn delivered(&mut self, parcel: Parcel) -> Result<(), SyncError> {
+        self.failures = 0;
+        self.counters.note(|now| {
+            now.sent += 1;
+            now.last_error = None;
+        });
+        let at = (self.ports.clock)();
+        let done = self.notes.add(parcel, at).await?;
+        self.are_noted(done);
+        Ok(())
+    }
+
+    fn are_noted(&mut self, parcels: Vec<Parcel>) {
+        for parcel in parcels {
+            self.tries.settled(parcel.seq);
+            if self.destination.custody != crate::config::CustodyBy::None {
+                self.desk.delivered(parcel);
             }
         }
     }
 
-    /// This parcel could not be sent now, and perhaps no other: it waits longer each time, so others go first.
-    fn failed(&mut self, parcel: &Parcel, why: &str) -> Step {
+    /// Waits until all deliveries are noted; false when one could not be.
+    async fn settle_notes(&mut self) -> Result<bool, SyncError> {
+        let done = self.notes.settle().await?;
+        self.queue.mark_stale();
+        self.are_noted(done);
+        Ok(!self.notes.has_failed())
+    }
+
+    /// A line that the archive has been asked about this parcel's class on.
+    async fn connect(&mut self, parcels: &[Parcel]) -> Result<(), String> {
+        let first = &parcels[0];
+        let is_stale = match &self.link {
+            // A refusal of the class is asked again with a new association only.
+            Some(Link::Dimse(session)) => {
+                !session.has_asked(first) || self.tries.tried(first.seq) && !session.accepts(first)
+            }
+            Some(Link::Web(session)) => !session.stands(),
+            None => false,
+        };
+        if is_stale {
+            self.close().await;
+        }
+        if self.link.is_some() {
+            return Ok(());
+        }
+        let link = match &self.destination.line {
+            Line::Dimse { .. } => {
+                let config = scu_config(&self.destination).ok_or("the destination has no DIMSE address")?;
+                Link::Dimse(Session::open(&config, parcels.iter().chain(self.queue.head())).await?)
+            }
+            Line::Web { address, auth, .. } => {
+                let Destination { tls, response_timeout, .. } = &self.destination;
+                let opening =
+                    WebSession::open(address, auth.as_ref(), tls.as_ref(), *response_timeout, self.instances_max);
+                Link::Web(opening.await.map_err(|error| chain(&error))?)
+            }
+        };
+        self.link = Some(link);
+        self.counters.note(|now| now.connected = true);
+        Ok(())
+    }
+
+    /// The parcel's file, opened ahead or now.
+    async fn open(&mut self, seq: u64) -> Result<Result<Content, Unreadable>, SyncError> {
+        match self.ahead.take() {
+            Some((opened, opening)) if opened == seq => Ok(opening.await?),
+            _ => Ok(self.opening(seq).await?),
+        }
+    }
+
+    fn opening(&self, seq: u64) -> Opening {
+        let outbox = Arc::clone(&self.ports.outbox);
+        let whole = matches!(self.destination.line, Line::Web { .. });
+        spawn_blocking(move || ready(outbox.open_parcel(seq)?, whole))
+    }
+
+    /// Opens what goes next, most likely, while this one is on the line.
+    fn open_ahead(&mut self) {
+        let next = self.queue.head().next().map(|parcel| parcel.seq);
+        self.ahead = next.map(|seq| (seq, self.opening(seq)));
+    }
+
+    /// These parcels could not be sent now, and perhaps no other: they wait longer each time, so others go first.
+    fn failed(&mut self, parcels: &[Parcel], why: &str) -> Step {
         let Destination { retry_min, retry_max, .. } = self.destination;
-        self.tries.failed(parcel.seq, parcel.lane, retry_min, retry_max);
+        for parcel in parcels {
+            self.tries.failed(parcel.seq, parcel.lane, retry_min, retry_max);
+        }
         self.unavailable(why)
     }
 
     /// The destination cannot be used now.
     fn unavailable(&mut self, why: &str) -> Step {
+        self.queue.mark_stale();
         let Destination { name, retry_min, retry_max, .. } = &self.destination;
         let pause = pause(*retry_min, *retry_max, self.failures);
         // Each further failure of the same kind is in the counters; the log gets the first and then ever fewer.
@@ -203,10 +400,19 @@ impl Task {
         Step::Pause(pause)
     }
 
+    /// The archive says how long it wants to be left alone: so long, and no shorter than our own pause.
+    fn asked_to_wait(&mut self, why: &str, wait: Duration) -> Step {
+        match self.unavailable(why) {
+            Step::Pause(pause) => Step::Pause(pause.max(wait)),
+            other => other,
+        }
+    }
+
     /// The archive does not want this object: again later and ever more seldom, and in the end set aside.
     async fn refused(&mut self, parcel: &Parcel, why: &str) -> Result<Step, SyncError> {
         let Destination { retry_min, retry_max, refusals_max, refuse_after_min, .. } = &self.destination;
         self.counters.failure(why);
+        self.queue.mark_stale();
         let longest = (*retry_max).max(*refuse_after_min / TRIES_IN_REFUSAL_TIME);
         let (refusals, since) = self.tries.refused(parcel.seq, parcel.lane, *retry_min, longest);
         if refusals < refusals_max.get() || since < *refuse_after_min {
@@ -219,8 +425,8 @@ impl Task {
     async fn set_aside(&mut self, parcel: &Parcel, why: &str) -> Result<Step, SyncError> {
         let name = &self.destination.name;
         log::warn!("destination {name}: parcel {} set aside: {why}", parcel.seq);
-        let (seq, name, why) = (parcel.seq, name.clone(), why.to_owned());
-        match self.blocking(move |outbox| outbox.set_aside(seq, &name, &why)).await? {
+        let (outbox, seq, name, why) = (Arc::clone(&self.ports.outbox), parcel.seq, name.clone(), why.to_owned());
+        match spawn_blocking(move || outbox.set_aside(seq, &name, &why)).await? {
             Ok(()) => {
                 self.tries.settled(seq);
                 self.counters.note(|now| now.set_aside += 1);
@@ -230,45 +436,36 @@ impl Task {
         }
     }
 
-    /// Notes the last delivery in the outbox; false when it could not.
-    async fn record_delivery(&mut self) -> Result<bool, SyncError> {
-        let Some((seq, at)) = self.unrecorded else { return Ok(true) };
-        let name = self.destination.name.clone();
-        match self.blocking(move |outbox| outbox.delivered(seq, &name, at)).await? {
-            Ok(()) => {
-                self.unrecorded = None;
-                self.tries.settled(seq);
-                Ok(true)
-            }
-            Err(error) => {
-                log::error!("parcel {seq} was delivered, which cannot be recorded: {}", chain(&error));
-                Ok(false)
+    /// What earlier runs sent today counts, where a day is bounded.
+    async fn count_today(&mut self) -> Result<(), SyncError> {
+        if !self.destination.budget.counts_days() {
+            return Ok(());
+        }
+        let (mut after, now) = (0, (self.ports.clock)());
+        loop {
+            let outbox = Arc::clone(&self.ports.outbox);
+            let Ok(rows) = spawn_blocking(move || outbox.parcels_after(after, SCAN)).await? else { return Ok(()) };
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.parcel.seq;
+            for row in rows {
+                let here = row.delivered.iter().filter(|(to, _)| *to == self.destination.name);
+                if here.into_iter().any(|(_, at)| self.purse.is_today(*at, now)) {
+                    self.purse.spent_before(row.parcel.file_bytes);
+                }
             }
         }
     }
 
-    async fn waiting(&self) -> Result<Result<Vec<Parcel>, PortError>, SyncError> {
-        let (name, what) = (self.destination.name.clone(), self.destination.what.clone());
-        let limit = WINDOW + self.tries.len();
-        self.blocking(move |outbox| outbox.waiting(&name, &what, limit)).await
-    }
-
-    /// The parcel's file, at its data set.
-    async fn open(&self, seq: u64) -> Result<Result<std::fs::File, Unreadable>, SyncError> {
-        self.blocking(move |outbox| to_data_set(outbox.open_parcel(seq)?)).await
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&dyn Outbox) -> T + Send + 'static,
-    ) -> Result<T, SyncError> {
-        let outbox = self.outbox.clone();
-        Ok(spawn_blocking(move || call(&*outbox)).await?)
+    fn drop_link(&mut self) {
+        self.link = None;
+        self.counters.note(|now| now.connected = false);
     }
 
     async fn close(&mut self) {
-        if let Some(session) = self.session.take() {
-            session.release().await;
+        if let Some(link) = self.link.take() {
+            if let Link::Dimse(session) = link {
+                session.release().await;
+            }
             self.counters.note(|now| now.connected = false);
         }
     }
@@ -277,4 +474,14 @@ impl Task {
         let at = pause.map(|pause| UnixMicros::from(SystemTime::now() + pause));
         self.counters.note(|now| now.next_try = at);
     }
+}
+
+/// Whole files with their lengths, as a request takes them.
+fn parts(parcels: &[Parcel], contents: Vec<Content>) -> Vec<Part> {
+    let part = |(parcel, content): (&Parcel, Content)| match content {
+        Content::Whole(file, bytes) => Some(Part { parcel: parcel.clone(), file, bytes }),
+        // A web line readies whole files only.
+        Content::Small(_) | Content::Large(_) => None,
+    };
+    parcels.iter().zip(contents).filter_map(part).collect()
 }

@@ -168,6 +168,19 @@ impl TlsClient {
         Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
     }
 
+    /// Shows no certificate of ours: for servers that know us by something else, such as a token.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file.
+    pub fn nameless(authorities_file: &Path) -> Result<Self, TlsError> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(material)?
+            .with_root_certificates(authorities(authorities_file)?)
+            .with_no_client_auth();
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
+    }
+
     /// Shakes hands with the peer called `name`, a host name or IP address, within `limit`.
     ///
     /// # Errors
