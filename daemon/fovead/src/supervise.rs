@@ -119,16 +119,20 @@ async fn start(
     let catalogue = Arc::new(catalogue);
     spawn(tasks, "catalogue", endless(catalogue::follow(catalogue.clone(), stop.clone())));
 
+    let clock: fovea_sync::Clock = Arc::new(|| SystemTime::now().into());
+    let named = config.destinations.iter().zip(bells.dispatched.iter().cloned());
+    let custodian = fovea_sync::Custodian::new(named, outbox.clone(), store.clone(), clock.clone());
     let counters = Arc::new(fovea_receive::Counters::default());
     let ports = fovea_receive::Ports {
         inbox: inbox.clone(),
         documents: Some(store.clone()),
         holdings: Some(catalogue.clone()),
-        committed: None,
+        committed: Some(custodian.clone()),
     };
     take_in(config, ports, &bells.accepted, &counters, &worker, stop, tasks).await?;
 
     let beats = [Heartbeat::new(), Heartbeat::new()];
+    let sending = fovea_sync::Ports { inbox: inbox.clone(), ledger: ledger.clone(), outbox: outbox.clone(), clock };
     let pipeline = Arc::new(Pipeline {
         inbox,
         ledger: ledger.clone(),
@@ -146,7 +150,8 @@ async fn start(
     for (destination, bell) in config.destinations.iter().zip(bells.dispatched.iter()) {
         let counters = Arc::new(fovea_sync::Counters::default());
         sync.push((destination.name.clone(), Arc::clone(&counters)));
-        let sending = fovea_sync::run(destination.clone(), outbox.clone(), bell.clone(), counters, stop.clone());
+        let (destination, ports, custodian) = (destination.clone(), sending.clone(), custodian.clone());
+        let sending = fovea_sync::run(destination, ports, custodian, bell.clone(), counters, stop.clone());
         spawn(tasks, "sync", sending);
     }
 
