@@ -50,8 +50,14 @@ fn main() {
     let noise = map(1024, |x, y| ((x * 12.9898 + y * 78.233).sin() * 43758.547).fract().abs());
     timed("regions of noise of 1024 x 1024, the worst there is", || read::mask(&mask, &noise, &place));
 
-    let spec =
-        Nuclei { label: "nuclei".to_owned(), code, interior_threshold: 0.5, seed_threshold: 0.3, area_min_px: 8 };
+    let spec = Nuclei {
+        label: "nuclei".to_owned(),
+        code,
+        interior_threshold: 0.5,
+        seed_threshold: 0.3,
+        area_min_px: 8,
+        mean_min: 0.0,
+    };
     // A nucleus of 20 pixels every 26: 1,521 of them, more than any field of tissue holds.
     let depth = |x: f32, y: f32| 10.0 - (x % 26.0 - 13.0).hypot(y % 26.0 - 13.0);
     let interior = map(1024, |x, y| 1.0 / (1.0 + (-depth(x, y)).exp()));

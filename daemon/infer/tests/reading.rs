@@ -296,16 +296,16 @@ fn cases() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn nuclei_spec(interior_threshold: f64, seed_threshold: f64, area_min_px: u32) -> Nuclei {
+fn nuclei_spec(interior_threshold: f64, seed_threshold: f64, area_min_px: u32, mean_min: f64) -> Nuclei {
     let code = Code::new("99FOVEA", "nuclei-count", "Number of nuclei");
-    Nuclei { label: "nuclei".to_owned(), code, interior_threshold, seed_threshold, area_min_px }
+    Nuclei { label: "nuclei".to_owned(), code, interior_threshold, seed_threshold, area_min_px, mean_min }
 }
 
 #[test]
 fn the_watershed_equals_the_recipe_pixel_for_pixel() {
     let cases = cases();
     let cases = cases["watershed"].as_array().unwrap();
-    assert!(cases.len() >= 9);
+    assert!(cases.len() >= 11);
     for case in cases {
         let numbers = |key: &str| case[key].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect::<Vec<_>>();
         let map = |key: &str| numbers(key).into_iter().map(|n| (n as f64 / 65535.0) as f32).collect::<Vec<f32>>();
@@ -313,6 +313,7 @@ fn the_watershed_equals_the_recipe_pixel_for_pixel() {
             case["interior_threshold"].as_f64().unwrap(),
             case["seed_threshold"].as_f64().unwrap(),
             case["area_min_px"].as_u64().unwrap() as u32,
+            case["mean_min"].as_f64().unwrap(),
         );
         let columns = case["columns"].as_u64().unwrap() as usize;
         let found = read::nuclei(&map("interior"), &map("border"), columns, &spec);
@@ -377,7 +378,7 @@ proptest! {
         };
         let interior = map(side, side, |x, y| 1.0 / (1.0 + (-2.0 * depths(x, y)[0]).exp()));
         let border = map(side, side, |x, y| (-(depths(x, y)[0] - 0.5).powi(2) / 4.0).exp());
-        let found = read::nuclei(&interior.values, &border.values, side, &nuclei_spec(0.5, 0.3, 4));
+        let found = read::nuclei(&interior.values, &border.values, side, &nuclei_spec(0.5, 0.3, 4, 0.0));
         prop_assert_eq!(found.areas.len(), centres.len());
         for (n, centre) in centres.iter().enumerate() {
             let label = found.labels[centre[1].round() as usize * side + centre[0].round() as usize];
@@ -391,7 +392,7 @@ proptest! {
     #[test]
     fn nuclei_of_noise_are_inside_and_counted(
         width in 1usize..50, height in 1usize..50, seed in any::<u64>(), interior_threshold in 0.05f64..0.95,
-        seed_threshold in -1.0f64..1.0, area_min in 1u32..5,
+        seed_threshold in -1.0f64..1.0, area_min in 1u32..5, mean_min in 0.0f64..0.9,
     ) {
         let mut state = seed;
         let mut next = || {
@@ -400,15 +401,18 @@ proptest! {
         };
         let interior: Vec<f32> = (0..width * height).map(|_| next().0).collect();
         let border: Vec<f32> = (0..width * height).map(|_| next().0).collect();
-        let found = read::nuclei(&interior, &border, width, &nuclei_spec(interior_threshold, seed_threshold, area_min));
+        let found = read::nuclei(&interior, &border, width, &nuclei_spec(interior_threshold, seed_threshold, area_min, mean_min));
         prop_assert_eq!(found.labels.len(), width * height);
         let mut areas = vec![0u32; found.areas.len()];
+        let mut sums = vec![0.0f64; found.areas.len()];
         for (label, value) in found.labels.iter().zip(&interior) {
             if *label > 0 {
                 prop_assert!(f64::from(*value) > interior_threshold - 1e-4);
                 areas[usize::from(*label) - 1] += 1;
+                sums[usize::from(*label) - 1] += f64::from(*value);
             }
         }
+        prop_assert!(sums.iter().zip(&areas).all(|(sum, area)| *sum > (mean_min - 1e-4) * f64::from(*area)));
         prop_assert_eq!(&areas, &found.areas);
         prop_assert!(areas.iter().all(|area| *area >= area_min));
     }
@@ -416,7 +420,7 @@ proptest! {
 
 #[test]
 fn maps_that_do_not_fit_each_other_have_no_nuclei() {
-    let spec = nuclei_spec(0.5, 0.0, 1);
+    let spec = nuclei_spec(0.5, 0.0, 1, 0.0);
     for (interior, border, width) in [(6, 5, 3), (6, 6, 0), (7, 7, 3), (0, 0, 4)] {
         let found = read::nuclei(&vec![0.9; interior], &vec![0.0; border], width, &spec);
         assert!(found.areas.is_empty(), "{interior} {border} {width}");
@@ -425,7 +429,7 @@ fn maps_that_do_not_fit_each_other_have_no_nuclei() {
 
 #[test]
 fn nuclei_are_told_by_number_size_and_density() {
-    let spec = nuclei_spec(0.5, 0.0, 1);
+    let spec = nuclei_spec(0.5, 0.0, 1, 0.0);
     let areas: Vec<u32> = (1..=100).rev().collect();
     let told = read::nuclei_measurements(&spec, &areas, 4_000_000, Some(0.25));
     assert_eq!((told[0].value, &told[0].code), (100.0, &spec.code));
@@ -445,7 +449,7 @@ fn nuclei_are_told_by_number_size_and_density() {
 
 #[test]
 fn nuclei_in_a_frame_of_another_size_keep_their_labels() {
-    let spec = nuclei_spec(0.5, 0.0, 1);
+    let spec = nuclei_spec(0.5, 0.0, 1, 0.0);
     let interior = [0.9, 0.0, 0.9, 0.9, 0.0, 0.9];
     let found = read::nuclei(&interior, &[0.0; 6], 3, &spec);
     let frame = found.in_frame(6, 4);

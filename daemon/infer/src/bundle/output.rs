@@ -188,4 +188,6 @@ pub struct Nuclei {
     pub seed_threshold: f64,
     /// Smaller seeds are dropped, elements of the map, at least 1.
     pub area_min_px: u32,
+    /// Nuclei whose interior is below this in the mean are dropped, 0 (none is) up to below 1.
+    pub mean_min: f64,
 }

@@ -128,6 +128,8 @@ pub struct RawNuclei {
     interior_threshold: f64,
     seed_threshold: f64,
     area_min_px: u32,
+    #[serde(default)]
+    mean_min: f64,
 }
 
 impl RawOutput {
@@ -261,12 +263,16 @@ impl RawNuclei {
         if !(1..=1_000_000).contains(&self.area_min_px) {
             return bad("networks.outputs.area_min_px", "must be 1 to 1000000");
         }
+        if !(0.0..1.0).contains(&self.mean_min) {
+            return bad("networks.outputs.mean_min", "must be 0 up to below 1");
+        }
         Ok(Nuclei {
             label: label(self.label)?,
             code: code("networks.outputs.code", self.code)?,
             interior_threshold: between("networks.outputs.interior_threshold", self.interior_threshold)?,
             seed_threshold: self.seed_threshold,
             area_min_px: self.area_min_px,
+            mean_min: self.mean_min,
         })
     }
 }

@@ -224,6 +224,7 @@ fn every_value_outside_its_bound_is_refused_by_name() {
         ("interior_threshold = 0.5", "interior_threshold = 1.5", "networks.outputs.interior_threshold"),
         ("seed_threshold = 0.25", "seed_threshold = 1.5", "networks.outputs.seed_threshold"),
         ("area_min_px = 12", "area_min_px = 0", "networks.outputs.area_min_px"),
+        ("area_min_px = 12", "area_min_px = 12\nmean_min = 1.0", "networks.outputs.mean_min"),
         ("field_um = 384.0", "field_um = 1.0", "tiles.field_um"),
         ("field_um = 384.0", "field_um = nan", "tiles.field_um"),
         ("field_px = 768", "field_px = 5000", "tiles.field_px"),

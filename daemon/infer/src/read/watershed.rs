@@ -32,6 +32,7 @@ pub struct NucleusMap {
 /// - `interior`, `border`: probabilities, row by row, `width` columns; as long as each other. Where they are not, or
 ///   `width` does not divide their length, no nucleus is found.
 /// - Seeds of fewer than `spec.area_min_px` elements are dropped.
+/// - Nuclei whose interior is below `spec.mean_min` in the mean are dropped: what the network half believes in.
 #[must_use]
 pub fn nuclei(interior: &[f32], border: &[f32], width: usize, spec: &Nuclei) -> NucleusMap {
     let height = interior.len().checked_div(width).unwrap_or(0);
@@ -45,11 +46,28 @@ pub fn nuclei(interior: &[f32], border: &[f32], width: usize, spec: &Nuclei) -> 
     let seed: Vec<bool> = (0..ground.len()).map(is_seed).collect();
     let (mut labels, count) = numbered(seed, width, spec.area_min_px as usize);
     flood(&ground, &inside, &mut labels, width);
-    let mut areas = vec![0; count];
-    for label in labels.iter().filter(|label| **label > 0) {
-        areas[usize::from(*label) - 1] += 1;
-    }
+    let areas = keep_sure(&ground, &mut labels, count, whole(spec.mean_min));
     NucleusMap { labels, width, height, areas }
+}
+
+/// Drops the nuclei whose mean ground is below `mean_from`, numbers the others anew in their order, and tells their areas.
+fn keep_sure(ground: &[u16], labels: &mut [u16], count: usize, mean_from: i32) -> Vec<u32> {
+    let mut sums = vec![(0_u32, 0_i64); count + 1];
+    for (label, level) in labels.iter().zip(ground) {
+        let (area, sum) = &mut sums[usize::from(*label)];
+        *area += 1;
+        *sum += i64::from(*level);
+    }
+    let mut new_labels = vec![0; count + 1];
+    let mut areas = Vec::with_capacity(count);
+    for (old, (area, sum)) in sums.into_iter().enumerate().skip(1) {
+        if sum >= i64::from(mean_from) * i64::from(area) {
+            areas.push(area);
+            new_labels[old] = areas.len() as u16; // at most NUCLEI_MAX, as the labels before
+        }
+    }
+    labels.iter_mut().for_each(|label| *label = new_labels[usize::from(*label)]);
+    areas
 }
 
 /// A probability or a difference of two as a whole number, up to 65535.
