@@ -333,6 +333,12 @@ impl Scu {
         self.answer(CommandField::C_STORE_RQ, message_id).await
     }
 
+    /// The association itself, for what has no method here.
+    #[must_use]
+    pub fn into_association(self) -> Association<Transport> {
+        self.association
+    }
+
     /// Releases the association.
     ///
     /// # Errors

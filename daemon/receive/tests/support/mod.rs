@@ -1,6 +1,8 @@
 //! What the tests share: an inbox in a folder, a server on a free port, data sets made by hand.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part, and may fail where it stands")]
 
+pub mod services;
+
 use fovea_core::{
     Acceptance, Accepted, AeTitle, Inbox, NewObject, PortError, Sender, TempObject, Uid, UnixMicros, sop_class,
 };
