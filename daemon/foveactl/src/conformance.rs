@@ -223,6 +223,16 @@ fn services(out: &mut String, ours: &Conformance) -> Result {
     writeln!(out)
 }
 
+/// What is said of STOW-RS and of proofs, below the table of answers.
+const SENT_BESIDES: &str = "
+With `kind = \"dicomweb\"` the same objects go by STOW-RS (PS3.18 section 10.5): Part 10 files in multipart/related of known length, several in
+one request, each settled by its own row in the answer. Redirects are not followed.
+
+With `custody = \"commitment\"` a destination is asked for storage commitment (1.2.840.10008.1.20.1, N-ACTION type 1) after delivery; its
+N-EVENT-REPORT is taken on the same association or on one of its own to our port. With `custody = \"query\"` it is asked by C-FIND at instance
+level (1.2.840.10008.5.1.4.1.2.2.1) or by QIDO-RS. What it does not keep is sent again under the same UIDs.
+";
+
 fn requestor(out: &mut String) -> Result {
     let (sr, explicit) = (sop_class::COMPREHENSIVE_SR, transfer_syntax::EXPLICIT_VR_LE);
     writeln!(out, "## What is sent, as SCU\n")?;
@@ -248,12 +258,13 @@ fn requestor(out: &mut String) -> Result {
     )?;
     writeln!(out, "`ae_title`.\n")?;
     writeln!(out, "| answer of the archive | what follows |\n| --- | --- |")?;
-    writeln!(out, "| success, or a warning (0001, 0107, 0116, Bxxx) | delivered |")?;
+    writeln!(out, "| success, a warning (0001, 0107, 0116, Bxxx), or 0111: it is there already | delivered |")?;
     writeln!(out, "| A7xx, 0110, 0213, an abort, silence | the same object later, with growing pauses, without end |")?;
     writeln!(
         out,
         "| any other status, or the context is not accepted | later, with growing pauses; set aside after `refusals_max` refusals over at least `refuse_after_min_s` |"
-    )
+    )?;
+    out.write_str(SENT_BESIDES)
 }
 
 #[cfg(test)]

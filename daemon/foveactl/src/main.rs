@@ -10,6 +10,7 @@ mod conformance;
 mod doctor;
 mod eval;
 mod models;
+mod outbox;
 mod send;
 mod store;
 mod table;
@@ -62,7 +63,15 @@ enum Command {
     /// Open findings in the order of need: who is looked at first, and why.
     Worklist(WorklistArgs),
     /// What leaves the box, and where each piece stands.
-    Outbox,
+    #[command(after_help = "Examples:
+  foveactl outbox
+  foveactl outbox list --set-aside
+  foveactl outbox retry 17
+  foveactl outbox retry --all --destination vna")]
+    Outbox {
+        #[command(subcommand)]
+        command: Option<outbox::OutboxCommand>,
+    },
     /// Model bundles.
     Models {
         #[command(subcommand)]
@@ -240,7 +249,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Findings(args) => views::findings(&client, args.after, args.follow, cli.json).await?,
         Command::Show { id } => views::show(&client, &id, cli.json).await?,
         Command::Worklist(args) => views::worklist(&client, args.limit, cli.json).await?,
-        Command::Outbox => views::outbox(&client, cli.json).await?,
+        Command::Outbox { command } => outbox::run(&client, command, cli.json).await?,
         Command::Models { command } => return run_models(&client, command, cli.json).await,
         Command::Store { command: StoreCommand::Verify } => return store::verify(&cli.state, cli.json),
         Command::Store { command: StoreCommand::Rebuild } => return store::rebuild(&cli.state, cli.json),

@@ -1,9 +1,9 @@
 //! What the box knows, as tables or JSON lines.
 
 use crate::client::Client;
-use crate::table::{Table, duration, json_line, size};
+use crate::table::{Table, duration, json_line};
 use fovea_core::{Band, Finding, Outcome};
-use fovea_review::{FindingDetail, FindingPage, OutboxPage, Worklist};
+use fovea_review::{FindingDetail, FindingPage, Worklist};
 use serde_json::Value;
 use std::io::Write;
 
@@ -150,34 +150,6 @@ pub async fn worklist(client: &Client, limit: u16, json: bool) -> anyhow::Result
         writeln!(out, "{} older ones are not in the list: see foveactl findings", list.left_out)?;
     }
     Ok(())
-}
-
-pub async fn outbox(client: &Client, json: bool) -> anyhow::Result<()> {
-    let mut table = Table::new(&["parcel", "what", "instance", "size", "delivered to", "refused by"]);
-    let mut after = 0;
-    loop {
-        let page: OutboxPage = client.get(&format!("/v1/outbox?after={after}&limit={PAGE}")).await?;
-        if page.parcels.is_empty() {
-            break;
-        }
-        for state in page.parcels {
-            after = state.parcel.seq;
-            if json {
-                json_line(&state)?;
-                continue;
-            }
-            let names = |list: Vec<&String>| list.into_iter().cloned().collect::<Vec<_>>().join(", ");
-            table.row(vec![
-                state.parcel.seq.to_string(),
-                format!("{:?}", state.parcel.what).to_lowercase(),
-                state.parcel.sop_instance_uid.to_string(),
-                size(state.parcel.file_bytes),
-                names(state.delivered.iter().map(|(name, _)| name).collect()),
-                names(state.set_aside.iter().map(|(name, _)| name).collect()),
-            ]);
-        }
-    }
-    if json { Ok(()) } else { Ok(table.print()?) }
 }
 
 pub async fn status(client: &Client, json: bool) -> anyhow::Result<()> {

@@ -79,7 +79,7 @@ pub struct FindingDetail {
 
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
-enum ApiError {
+pub(crate) enum ApiError {
     #[error("no finding has the id or SOP Instance UID {what}")]
     NotFound { what: String },
     #[error("{what} is neither a finding id (f- and 32 hexadecimal digits) nor a UID")]
@@ -164,6 +164,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/models", get(models).post(install))
         .route("/v1/models/{id}/activate", post(activate))
         .route("/v1/models/{id}/rollback", post(rollback))
+        .merge(crate::outbox::routes())
         .with_state(api)
 }
 
@@ -286,7 +287,7 @@ fn detail(api: &Api, wanted: &Wanted) -> Result<Option<FindingDetail>, PortError
     Ok(Some(FindingDetail { finding, object_path, sent, quarantined }))
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, PortError> + Send + 'static,
 ) -> Result<T, ApiError> {
     Ok(apart(read).await??)

@@ -1,7 +1,7 @@
 //! The JSON API over the box's state, for `foveactl` now and the review pages later.
 //!
 //! In: requests on the control socket `<state>/control.sock` (HTTP/1.1). Out: JSON read from the ports.
-//! Promise: `GET` only reads, from the index, never from the network or a picture; `POST` changes the set of models and nothing else;
+//! Promise: `GET` only reads, from the index, never from the network or a picture; `POST` changes the set of models, or lets a parcel be sent once more, and nothing else;
 //! every list and every body is bounded.
 //!
 //! | request | answer |
@@ -11,6 +11,7 @@
 //! | `GET /v1/findings/{id}` | one finding by its id or by SOP Instance UID, with what was sent and held back for it |
 //! | `GET /v1/worklist?limit=M` | open findings in the order of need, each with the reason in words |
 //! | `GET /v1/outbox?after=N&limit=M` | parcels after place N, oldest first |
+//! | `POST /v1/outbox/{seq}/retry?destination=D`, `POST /v1/outbox/retry?destination=D` | what was set aside waits once more: one parcel, or all |
 //! | `GET /v1/models` | every bundle: built-in or installed, and what it does |
 //! | `POST /v1/models?activate=true` | installs the bundle in the body, a tar file, once it has proved itself |
 //! | `POST /v1/models/{id}/activate?version=V` | lets that version serve |
@@ -20,6 +21,7 @@
 
 mod api;
 mod models;
+mod outbox;
 mod socket;
 mod worklist;
 
@@ -27,5 +29,6 @@ pub use api::{Api, FindingDetail, FindingPage, OutboxPage, PAGE_LIMIT_MAX, Place
 pub use models::{
     BUNDLE_BYTES_MAX, Changed, Kept, ModelList, ModelRow, ModelStore, ModelsError, ModelsErrorKind, Origin, RowState,
 };
+pub use outbox::Retried;
 pub use socket::{ServeError, serve};
 pub use worklist::{Worklist, WorklistOf, WorklistRow};
