@@ -67,6 +67,14 @@ impl Tries {
         (tried.refusals, tried.refused_since.get_or_insert_with(Instant::now).elapsed())
     }
 
+    /// The archive takes objects again after an outage: what failed in it, and was not refused, need not wait any longer.
+    pub(crate) fn recovered(&mut self) {
+        let now = Instant::now();
+        for tried in self.0.values_mut().filter(|tried| tried.refusals == 0) {
+            tried.not_before = now;
+        }
+    }
+
     pub(crate) fn settled(&mut self, seq: u64) {
         self.0.remove(&seq);
     }

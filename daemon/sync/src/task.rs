@@ -38,6 +38,9 @@ pub enum SyncError {
 /// A refused object is tried at least so often before it is set aside.
 const TRIES_IN_REFUSAL_TIME: u32 = 16;
 
+/// So many failures in a row are the archive's and not one object's: when it is back, all go in their order again.
+const OUTAGE_FAILURES: u32 = 3;
+
 /// What to do after a step.
 enum Step {
     /// Go on at once.
@@ -295,6 +298,10 @@ impl Task {
     }
 
     async fn delivered(&mut self, parcel: Parcel) -> Result<(), SyncError> {
+        if self.failures >= OUTAGE_FAILURES {
+            self.tries.recovered();
+            self.queue.mark_stale();
+        }
         self.failures = 0;
         self.counters.note(|now| {
             now.sent += 1;
