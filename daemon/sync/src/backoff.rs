@@ -71,7 +71,7 @@ impl Tries {
     pub(crate) fn recovered(&mut self) {
         let now = Instant::now();
         for tried in self.0.values_mut().filter(|tried| tried.refusals == 0) {
-            tried.not_before = now;
+            (tried.failures, tried.not_before) = (0, now);
         }
     }
 

@@ -35,6 +35,8 @@ const LINGER_STEP: Duration = Duration::from_millis(200);
 const QUERIES_MAX: u32 = 5;
 /// Study Root Query/Retrieve, FIND (PS3.4 section C.6.2).
 const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+/// From a ring to a look.
+const GATHER: Duration = Duration::from_millis(50);
 const SOP_INSTANCE: u32 = 0x0008_0018;
 
 /// A delivery without proof.
@@ -95,11 +97,17 @@ pub(crate) async fn run(
         };
         tokio::select! { // cancel-safe: a ring that comes in between is kept by the Notify
             () = stop.cancelled() => (),
-            () = prover.desk.bell.notified(), if prover.failures == 0 => (),
+            () = rung(&prover.desk), if prover.failures == 0 => (),
             () = sleep(wait) => (),
         }
     }
     Ok(())
+}
+
+/// Rung, and a moment later: many deliveries are looked at together.
+async fn rung(desk: &Desk) {
+    desk.bell.notified().await;
+    sleep(GATHER).await;
 }
 
 type Round<T> = Result<Result<T, String>, SyncError>;
@@ -207,21 +215,11 @@ impl Prover {
         Ok(Ok(wait.max(Duration::from_millis(1))))
     }
 
-    /// Takes in what was delivered and what was answered meanwhile.
+    /// Takes in what was answered and what was delivered meanwhile. Deliveries are taken first and counted last: one that was sent
+    /// again was answered before.
     fn hear(&mut self) {
-        let fresh = self.desk.take_fresh();
-        let not_before = Instant::now() + self.destination.custody_after;
-        for parcel in fresh.parcels {
-            if self.open.len() < OPEN_MAX {
-                self.open.entry(parcel.seq).or_insert(Open { parcel, not_before, asks: 0, pending: None });
-            } else {
-                self.scan_after = Some(0);
-            }
-        }
-        if fresh.overflowed {
-            self.scan_after = Some(0);
-        }
-        for news in self.desk.take_news() {
+        let (fresh, news) = (self.desk.take_fresh(), self.desk.take_news());
+        for news in news {
             match news {
                 News::Proved(seq) => {
                     self.open.remove(&seq);
@@ -237,6 +235,17 @@ impl Prover {
                 }
                 News::Unsaid(seq) => self.put_off(seq),
             }
+        }
+        let not_before = Instant::now() + self.destination.custody_after;
+        for parcel in fresh.parcels {
+            if self.open.len() < OPEN_MAX {
+                self.open.entry(parcel.seq).or_insert(Open { parcel, not_before, asks: 0, pending: None });
+            } else {
+                self.scan_after = Some(0);
+            }
+        }
+        if fresh.overflowed {
+            self.scan_after = Some(0);
         }
     }
 
