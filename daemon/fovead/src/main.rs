@@ -13,6 +13,7 @@ mod logging;
 mod models;
 mod patience;
 mod pipeline;
+mod slides;
 mod status;
 mod supervise;
 mod worker_thread;

@@ -5,12 +5,13 @@
 //! [Ledger] --Finding--> report, deid --NewParcel | Quarantined--> [Outbox]       (dispatch)
 //! ```
 //!
-//! Both loops pull what the ports say is not done yet, so a restart is no special case, memory does not grow with
+//! `analyse` is two loops, one for slides and one for all else, so that no picture waits for a slide. All loops pull what the ports say is not done yet, so a restart is no special case, memory does not grow with
 //! the backlog, and a doorbell only shortens the wait.
 
 use crate::copies::Copies;
 use crate::heartbeat::Heartbeat;
 use crate::patience::Patience;
+use crate::slides::is_slide;
 use crate::worker_thread::WorkerThread;
 use fovea_core::{Accepted, Analysis, Finding, Inbox, Ledger, Outbox, PortError, Reason, Recorded, UnixMicros, chain};
 use std::sync::Arc;
@@ -20,6 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Rows pulled at once: bounds memory, and how long a stop waits for the object in hand.
 const BATCH: usize = 32;
+/// Objects of the other loop that are looked past: more slides than a box has room for; pictures are soon done.
+const LOOK_PAST_MAX: usize = 16_384;
+/// Longest silence of the loop over slides: longer than a worker may take to start, or a slide for one field, with all tries.
+const SLIDE_SILENT_MAX: Duration = Duration::from_secs(600);
 /// Wait after a port failed, for instance on a full disk, before it is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 /// A loop with nothing to do shows life at least this often.
@@ -51,38 +56,61 @@ pub struct Bells {
 }
 
 impl Pipeline {
-    /// Gives every accepted object its one outcome, oldest first, until `stop` fires; the object in hand is finished.
+    /// Gives every accepted object its one outcome, oldest first, until `stop` fires; the objects in hand are finished.
+    ///
+    /// Slides and all else are two loops: which of them takes an object follows from its header, so none is taken by both.
     pub async fn analyse(self: Arc<Self>, stop: CancellationToken) {
+        let (slides, seen) = (Heartbeat::new(), Notify::new());
+        let pictures = Lane { of_slides: false, bell: &self.bells.accepted, beat: &self.analysing, seen: &seen };
+        let of_slides = Lane { of_slides: true, bell: &seen, beat: &slides, seen: &seen };
+        tokio::join!(self.analyse_lane(&pictures, Some(&slides), &stop), self.analyse_lane(&of_slides, None, &stop));
+    }
+
+    /// One of the two loops; with `other` it shows no life while that one seems to hang, for the watchdog's sake.
+    async fn analyse_lane(&self, lane: &Lane<'_>, other: Option<&Heartbeat>, stop: &CancellationToken) {
         let mut patience = Patience::default();
+        let beat = || {
+            if other.is_none_or(|other| !self.hangs_over_a_slide(other)) {
+                lane.beat.beat();
+            }
+        };
         while !stop.is_cancelled() {
-            self.analysing.beat();
-            let inbox = Arc::clone(&self.inbox);
-            let batch = match blocking(move || inbox.pending(BATCH)).await {
-                Ok(batch) => batch,
+            beat();
+            let (inbox, of_slides) = (Arc::clone(&self.inbox), lane.of_slides);
+            let waiting = match blocking(move || Waiting::look(&*inbox, of_slides)).await {
+                Ok(waiting) => waiting,
                 Err(error) => {
                     log::error!("the inbox cannot be read: {}", chain(&error));
-                    pause(&stop).await;
+                    pause(stop).await;
                     continue;
                 }
             };
-            if batch.is_empty() {
-                wait(&self.bells.accepted, &stop).await;
+            if waiting.others && !lane.of_slides {
+                lane.seen.notify_one();
             }
-            for accepted in batch {
+            if waiting.batch.is_empty() {
+                wait(lane.bell, stop).await;
+            }
+            for accepted in waiting.batch {
                 if stop.is_cancelled() {
                     return;
                 }
-                self.analysing.beat();
+                beat();
                 let uid = accepted.header.sop_instance_uid.clone();
                 match self.look_at(accepted, &mut patience).await {
                     Ok(()) => patience.done(&uid),
                     Err(error) => {
                         log::error!("{uid} waits for its outcome: {}", chain(&error));
-                        pause(&stop).await;
+                        pause(stop).await;
                     }
                 }
             }
         }
+    }
+
+    fn hangs_over_a_slide(&self, slides: &Heartbeat) -> bool {
+        // A slide shows life with each field that was read.
+        slides.age().min(self.worker.slide_progress_age().unwrap_or(Duration::MAX)) > SLIDE_SILENT_MAX
     }
 
     /// worker -> triage -> ledger, for one object.
@@ -171,6 +199,42 @@ impl Pipeline {
         }
         self.bells.dispatched.iter().for_each(|bell| bell.notify_one());
         Ok(())
+    }
+}
+
+/// One of the two loops over the inbox.
+struct Lane<'a> {
+    of_slides: bool,
+    /// Rings when there may be something new for it.
+    bell: &'a Notify,
+    beat: &'a Heartbeat,
+    /// To be rung by the loop for pictures when it has seen a slide.
+    seen: &'a Notify,
+}
+
+/// What waits for one of the loops.
+struct Waiting {
+    /// Oldest first, at most [`BATCH`].
+    batch: Vec<Accepted>,
+    /// Whether something for the other loop was seen.
+    others: bool,
+}
+
+impl Waiting {
+    /// Looks past objects of the other loop, at most [`LOOK_PAST_MAX`].
+    fn look(inbox: &dyn Inbox, of_slides: bool) -> Result<Self, PortError> {
+        let mut limit = BATCH;
+        loop {
+            let pending = inbox.pending(limit)?;
+            let count = pending.len();
+            let (mut batch, others): (Vec<Accepted>, Vec<Accepted>) =
+                pending.into_iter().partition(|accepted| is_slide(&accepted.header) == of_slides);
+            if !batch.is_empty() || count < limit || limit >= LOOK_PAST_MAX {
+                batch.truncate(BATCH);
+                return Ok(Self { batch, others: !others.is_empty() });
+            }
+            limit *= 8;
+        }
     }
 }
 

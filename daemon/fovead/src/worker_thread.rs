@@ -1,10 +1,12 @@
 //! The OS thread that owns the worker's client: pictures go in, analyses come out, one at a time.
 //!
 //! In: jobs over a bounded channel. Out: one answer for each job.
+//! Slides go to a worker of their own (`slides.rs`), so that no picture waits for one.
 //! Promise: an answer always comes; while no worker can be started it is none, and the object waits. A new set of models is brought up
 //! on a thread of its own while the old one goes on answering; between two objects the old thread hands its queue over and ends. A model that is refused gives way to the version before it, loudly.
 
 use crate::models::{ActiveError, Choice, Fallen, Ranks};
+use crate::slides::{SlideThread, is_slide};
 use fovea_core::{Analysis, ObjectHeader, Reason, Verdict, chain};
 use fovea_worker::{Control, ModelStatus, Picture, Worker, WorkerConfig, WorkerError, WorkerStatus};
 use std::fs::File;
@@ -80,6 +82,7 @@ pub struct WorkerThread {
     jobs: mpsc::Sender<Job>,
     snapshot: Arc<Mutex<Snapshot>>,
     control: Arc<Mutex<Option<Control>>>,
+    slides: SlideThread,
 }
 
 impl WorkerThread {
@@ -92,7 +95,9 @@ impl WorkerThread {
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let control = Arc::new(Mutex::new(None));
         let config = Arc::new(config);
-        let mut owner = Owner::new(Arc::clone(&config), choice, Arc::clone(&snapshot), Arc::clone(&control));
+        let slides = SlideThread::start(Arc::clone(&config))?;
+        let (shared, in_hand) = (Arc::clone(&snapshot), Arc::clone(&control));
+        let mut owner = Owner::new(Arc::clone(&config), choice, shared, in_hand, slides.clone());
         spawn(move || {
             owner.ensure_started();
             // The starter may have given up: then nobody waits.
@@ -101,11 +106,15 @@ impl WorkerThread {
         })?;
         // An error means that the thread is gone: the first job will tell.
         let _first_job_tells = started.recv();
-        Ok(Self { config, jobs, snapshot, control })
+        Ok(Self { config, jobs, snapshot, control, slides })
     }
 
     /// One answer for one object; none while no worker can be started. Takes at most the worker's deadlines.
+    /// A slide and a picture may be in hand at once, two of one kind may not.
     pub async fn analyse(&self, object: File, header: ObjectHeader) -> Option<Analysis> {
+        if is_slide(&header) {
+            return self.slides.analyse(object, header).await;
+        }
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job::Analyse { object, header: Box::new(header), reply }).await.ok()?;
         answer.await.ok().flatten()
@@ -126,8 +135,8 @@ impl WorkerThread {
     /// [`AdoptError`]; then what served goes on serving. After [`AdoptError::Stopping`] the new set may serve at the next start.
     pub fn adopt(&self, choice: Choice, id: &str, commit: Commit) -> Result<(), AdoptError> {
         let (reply, answer) = oneshot::channel();
-        let (snapshot, control) = (Arc::clone(&self.snapshot), Arc::clone(&self.control));
-        let mut successor = Owner::new(Arc::clone(&self.config), choice, snapshot, control);
+        let (shared, in_hand) = (Arc::clone(&self.snapshot), Arc::clone(&self.control));
+        let mut successor = Owner::new(Arc::clone(&self.config), choice, shared, in_hand, self.slides.clone());
         // Weak: a successor that is coming up does not keep a stopping daemon's queue open.
         let (jobs, id) = (self.jobs.downgrade(), id.to_owned());
         let thread = spawn(move || {
@@ -143,14 +152,20 @@ impl WorkerThread {
         answer.blocking_recv().map_err(|_| AdoptError::Stopping)?
     }
 
-    /// How long ago an object that takes long, a slide, was last heard of; none while there is none.
+    /// How long ago the slide in hand was last heard of; none while there is none.
+    pub fn slide_progress_age(&self) -> Option<Duration> {
+        self.slides.progress_age()
+    }
+
+    /// How long ago a picture that is read field by field was last heard of; none while there is none.
     pub fn progress_age(&self) -> Option<Duration> {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         control.as_ref().and_then(Control::progress).map(|progress| progress.at.elapsed())
     }
 
-    /// Gives up what the worker has in hand: the object stays pending, for the next start.
+    /// Gives up what the workers have in hand: it stays pending, for the next start.
     pub fn give_up(&self) {
+        self.slides.give_up();
         if let Some(control) = &*self.control.lock().unwrap_or_else(PoisonError::into_inner) {
             control.stop();
         }
@@ -158,7 +173,9 @@ impl WorkerThread {
 
     /// The worker as of the last job.
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        snapshot.fallen.extend(self.slides.put_aside());
+        snapshot
     }
 }
 
@@ -180,6 +197,8 @@ struct Owner {
     shared: Arc<Mutex<Snapshot>>,
     /// Of the worker that serves, for other threads.
     in_hand: Arc<Mutex<Option<Control>>>,
+    /// Follows what serves here.
+    slides: SlideThread,
 }
 
 impl Owner {
@@ -188,9 +207,10 @@ impl Owner {
         choice: Choice,
         shared: Arc<Mutex<Snapshot>>,
         in_hand: Arc<Mutex<Option<Control>>>,
+        slides: SlideThread,
     ) -> Self {
         let (ranks, fallen) = (Ranks::new(), Vec::new());
-        Self { config, choice, ranks, fallen, worker: None, failed_at: None, shared, in_hand }
+        Self { config, choice, ranks, fallen, worker: None, failed_at: None, shared, in_hand, slides }
     }
 
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
@@ -277,6 +297,7 @@ impl Owner {
         self.ranks = up.ranks;
         self.fallen = up.fallen;
         self.failed_at = None;
+        self.slides.serve_with(self.choice.paths(&self.ranks));
     }
 
     fn is_pausing(&self) -> bool {
@@ -343,6 +364,6 @@ fn tell(fallen: &Fallen) {
     );
 }
 
-fn is_unavailable(analysis: &Analysis) -> bool {
+pub fn is_unavailable(analysis: &Analysis) -> bool {
     matches!(&analysis.verdict, Verdict::NotAnalysed(reason) if reason.code == "worker_unavailable")
 }
