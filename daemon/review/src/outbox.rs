@@ -39,7 +39,7 @@ async fn retry(
         let rows = api.outbox.parcels_after(seq.saturating_sub(1), 1)?;
         let not_held = || PortError::NotHeld { what: format!("parcel {seq}") };
         let row = rows.into_iter().find(|row| row.parcel.seq == seq).ok_or_else(not_held)?;
-        // Asked for by its number it goes, whatever kept it back.
+        // Asked for by its number, what the rules kept back is looked at anew, too: they may be others now.
         again(&*api.outbox, &row, |name, _| whom.destination.as_deref().is_none_or(|wanted| wanted == name))
     });
     Ok(Json(Retried { retried: retried.await? }))
