@@ -1,10 +1,13 @@
-//! The journal's one writer: a thread that gives numbers and moments to records and syncs them together.
+//! The journal's one writer: gives numbers and moments to records and syncs them together.
 //!
 //! In: records from many callers, who wait. Out: the same, numbered, durable and in the index.
 //! Promise: one fdatasync for all who wait; whoever gets `Ok` has a durable record that the index knows.
 //! The queue needs no bound of its own: each caller waits for its answer, so it is as long as there are callers.
+//!
+//! It has no thread of its own, for waking one costs as much as a record. Of the callers one leads: it commits for all who wait,
+//! once, and then hands the lead to one of those who came meanwhile.
 
-use crate::error::{StoreError, again, port_io};
+use crate::error::{again, port_io};
 use crate::index::Index;
 use crate::journal::Journal;
 use crate::record::{self, EncodeError, Forgotten, Record, Remembered};
@@ -14,21 +17,30 @@ use fovea_core::PortError;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 type Answer = Result<Record, PortError>;
+
+/// What a waiting caller is told.
+enum Told {
+    /// Its record is durable, or why not.
+    Answer(Answer),
+    /// The lead is its own now.
+    Lead,
+}
 
 /// The callers' side.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whoever leads holds it; none once it is closed.
+    writer: Mutex<Option<Writer>>,
 }
 
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    changed: Condvar,
+    /// Nobody leads any more.
+    rested: Condvar,
     end: AtomicU64,
     /// Place of the first byte of the file that is written to.
     base: AtomicU64,
@@ -37,43 +49,64 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: Vec<Job>,
+    /// Some caller leads: whoever else comes waits.
+    led: bool,
     closed: bool,
 }
 
 struct Job {
     record: Record,
-    answer: SyncSender<Answer>,
+    caller: SyncSender<Told>,
 }
 
 impl Committer {
-    /// Starts the thread. `counts` hold the last numbers that were given.
-    pub(crate) fn start(
-        journal: Journal,
-        index: Arc<Index>,
-        counts: Counts,
-        clock: Arc<Clock>,
-    ) -> Result<Self, StoreError> {
+    /// `counts` hold the last numbers that were given.
+    pub(crate) fn new(journal: Journal, index: Arc<Index>, counts: Counts, clock: Arc<Clock>) -> Self {
         let shared = Arc::new(Shared::default());
         shared.base.store(journal.base(), Ordering::Relaxed);
         shared.end.store(journal.end(), Ordering::Relaxed);
         let writer = Writer { shared: shared.clone(), journal, index, numbers: counts, clock, frames: Vec::new() };
-        let thread = std::thread::Builder::new().name("fovea-journal".into()).spawn(move || writer.run());
-        let thread = thread.map_err(|source| StoreError::Thread { source })?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        Self { shared, writer: Mutex::new(Some(writer)) }
     }
 
     /// Makes `record` durable; its number and moment are given on the way.
     pub(crate) fn commit(&self, record: Record) -> Answer {
-        let (answer, answered) = sync_channel(1);
-        {
-            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let (caller, told) = sync_channel(1);
+        let leads = {
+            let mut queue = self.shared.queue();
             if queue.closed {
                 return Err(stopped());
             }
-            queue.jobs.push(Job { record, answer });
+            queue.jobs.push(Job { record, caller });
+            !std::mem::replace(&mut queue.led, true)
+        };
+        if leads {
+            self.lead();
         }
-        self.shared.changed.notify_one();
-        answered.recv().unwrap_or_else(|_| Err(stopped()))
+        loop {
+            match told.recv() {
+                Ok(Told::Answer(answer)) => return answer,
+                Ok(Told::Lead) => self.lead(),
+                Err(_) => return Err(stopped()),
+            }
+        }
+    }
+
+    /// Commits for all who wait now, and hands on the lead.
+    fn lead(&self) {
+        let lead = Lead(&self.shared);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = std::mem::take(&mut self.shared.queue().jobs);
+        let index = writer.as_mut().map(|writer| {
+            writer.commit(jobs);
+            writer.index.clone()
+        });
+        drop(writer);
+        lead.hand_on();
+        // sled's work, if it is time for it: those who wait for the disk meanwhile are not held up.
+        if let Some(index) = index {
+            index.settle(false);
+        }
     }
 
     /// Place after the journal's last durable record.
@@ -86,22 +119,48 @@ impl Committer {
         self.shared.base.load(Ordering::Acquire)
     }
 
-    /// Finishes what is queued and ends the thread.
+    /// Finishes what is queued and closes the journal.
     pub(crate) fn stop(&self) {
-        self.shared.close();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            log::error!("the journal's thread ended in a panic");
+        let mut queue = self.shared.queue();
+        queue.closed = true;
+        while queue.led {
+            queue = self.shared.rested.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(queue);
+        drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
 impl Shared {
-    fn close(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.changed.notify_all();
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lead. Lost in a panic, nobody has it any more: all who wait are told, none waits for ever.
+struct Lead<'a>(&'a Shared);
+
+impl Lead<'_> {
+    /// To the first of those who wait, or to nobody.
+    fn hand_on(self) {
+        let mut queue = self.0.queue();
+        // The caller is there: it waits for its answer.
+        queue.led = queue.jobs.first().is_some_and(|next| next.caller.send(Told::Lead).is_ok());
+        if !queue.led {
+            self.0.rested.notify_all();
+        }
+        drop(queue);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        log::error!("the journal's writer ended in a panic");
+        let mut queue = self.0.queue();
+        (queue.closed, queue.led) = (true, false);
+        queue.jobs.clear();
+        self.0.rested.notify_all();
     }
 }
 
@@ -109,7 +168,7 @@ fn stopped() -> PortError {
     port_io("write the journal")(io::Error::new(io::ErrorKind::BrokenPipe, "the journal is closed"))
 }
 
-/// The thread's side.
+/// The leader's side.
 struct Writer {
     shared: Arc<Shared>,
     journal: Journal,
@@ -119,30 +178,7 @@ struct Writer {
     frames: Vec<u8>,
 }
 
-impl Drop for Writer {
-    /// Also after a panic: callers are told, none waits for ever.
-    fn drop(&mut self) {
-        self.shared.close();
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).jobs.clear();
-    }
-}
-
 impl Writer {
-    fn run(mut self) {
-        loop {
-            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            while queue.jobs.is_empty() && !queue.closed {
-                queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            }
-            if queue.jobs.is_empty() {
-                return;
-            }
-            let jobs = std::mem::take(&mut queue.jobs);
-            drop(queue);
-            self.commit(jobs);
-        }
-    }
-
     /// One group: numbered, encoded, written, synced, indexed, answered.
     fn commit(&mut self, mut jobs: Vec<Job>) {
         let start = match self.journal.begin() {
@@ -171,11 +207,10 @@ impl Writer {
         self.shared.end.store(self.journal.end(), Ordering::Relaxed);
         let records: Vec<(u64, &Record)> = ends.into_iter().zip(jobs.iter().map(|job| &job.record)).collect();
         self.index.apply(&records);
-        for Job { record, answer } in jobs {
+        for Job { record, caller } in jobs {
             // A caller that is gone has nobody to tell.
-            let _caller_gone = answer.send(Ok(record));
+            let _caller_gone = caller.send(Told::Answer(Ok(record)));
         }
-        self.index.settle(false);
         self.frames.shrink_to(1 << 20);
     }
 
@@ -212,7 +247,7 @@ impl Writer {
 
 fn answer(job: &Job, answer: Answer) {
     // A caller that is gone has nobody to tell.
-    let _caller_gone = job.answer.send(answer);
+    let _caller_gone = job.caller.send(Told::Answer(answer));
 }
 
 fn fail_all(jobs: Vec<Job>, error: &PortError) {

@@ -41,8 +41,8 @@ pub enum StoreError {
         /// What sled said.
         detail: String,
     },
-    /// The journal's thread could not start.
-    #[error("start the journal's thread")]
+    /// The upkeep's thread could not start.
+    #[error("start the store's upkeep")]
     Thread {
         /// Why.
         source: io::Error,

@@ -117,6 +117,16 @@ impl Files {
         self.disk.sync_data(&temp.file).map_err(port_io("sync a file"))
     }
 
+    /// Gives a temporary file of which nothing is durable yet a final name that no record names, and makes both durable.
+    /// The name comes first, so that the file system writes file and name in one commit of its own and not in two; a cut in
+    /// between leaves a file that may be torn and has no record, which goes when the store opens.
+    /// On an error neither name is left, unless the disk fails to remove it too.
+    pub(crate) fn install_unnamed(&self, temp: &mut TempObject, target: &Path) -> Result<(), PortError> {
+        self.rename(temp, target)?;
+        let synced = self.sync_file(temp).and_then(|()| self.sync_folder(target.parent().unwrap_or(target)));
+        synced.inspect_err(|_| drop(self.disk.remove_file(target)))
+    }
+
     /// Gives a synced temporary file its final name, replacing what is there, and makes the name durable.
     /// On an error neither name is left, unless the disk fails to remove it too.
     pub(crate) fn install(&self, temp: &mut TempObject, target: &Path) -> Result<(), PortError> {

@@ -77,7 +77,10 @@ impl Store {
 
     fn accept_new(&self, mut temp: TempObject, object: NewObject) -> Result<Acceptance, PortError> {
         let target = self.layout.object(&object.header.study_uid, &object.header.sop_instance_uid);
-        self.install_object(&mut temp, &object.header.study_uid, &target)?;
+        let folder = self.layout.study(&object.header.study_uid);
+        self.files.ensure_folder(&folder, &self.layout.objects)?;
+        // The folder may have been removed by hand: the sender's next try makes it again.
+        self.files.install_unnamed(&mut temp, &target).inspect_err(|_| self.files.forget_folder(&folder))?;
         let record = Record::Accepted(Accepted {
             seq: 0, // the committer's to give, as is the moment
             accepted_at: UnixMicros(0),
@@ -104,8 +107,12 @@ impl Store {
         let evicted = self.index.ask(|view| view.object_evicted(&held.header.sop_instance_uid))?;
         if !evicted && !self.disk.exists(&target).map_err(port_io("look for a file"))? {
             log::warn!("object {} was missing; its repeat takes its place", held.header.sop_instance_uid);
-            self.files.forget_folder(&self.layout.study(&held.header.study_uid));
-            self.install_object(&mut temp, &held.header.study_uid, &target)?;
+            let folder = self.layout.study(&held.header.study_uid);
+            self.files.forget_folder(&folder);
+            self.files.ensure_folder(&folder, &self.layout.objects)?;
+            // Bytes first: there is a record, so whatever has the name counts as the object.
+            self.files.sync_file(&temp)?;
+            self.files.install(&mut temp, &target).inspect_err(|_| self.files.forget_folder(&folder))?;
         }
         Ok(Acceptance::Duplicate(held))
     }
@@ -118,19 +125,6 @@ impl Store {
             return Ok(());
         }
         Err(PortError::OutOfSpace { detail: format!("{held} bytes of this sender are held, its limit is {limit}") })
-    }
-
-    fn install_object(
-        &self,
-        temp: &mut TempObject,
-        study_uid: &Uid,
-        target: &std::path::Path,
-    ) -> Result<(), PortError> {
-        let folder = self.layout.study(study_uid);
-        self.files.sync_file(temp)?;
-        self.files.ensure_folder(&folder, &self.layout.objects)?;
-        // The folder may have been removed by hand: the sender's next try makes it again.
-        self.files.install(temp, target).inspect_err(|_| self.files.forget_folder(&folder))
     }
 
     /// Other bytes under a UID that is held: both are kept, and a person decides.

@@ -14,8 +14,8 @@
 //! <state>/tmp/         files being written; emptied when the store opens
 //! ```
 //!
-//! The way of one object: `open_temp` -> bytes -> `accept`: fdatasync of the file, rename, fsync of its folder,
-//! journal record with one fdatasync for all who wait, index, `Ok`.
+//! The way of one object: `open_temp` -> bytes -> `accept`: rename, fdatasync of the file, fsync of its folder for all who wait for
+//! the same one, journal record with one fdatasync for all who wait, index, `Ok`.
 //!
 //! Nothing in `objects/` and `outbox/` is removed after it was recorded until an archive has proved to keep it (evict):
 //! not even a parcel that every destination has taken. The high watermark bounds what gathers.

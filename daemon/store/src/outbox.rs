@@ -176,9 +176,10 @@ impl Store {
         for mut parcel in parcels {
             let file_bytes = parcel.content.file.metadata().map_err(port_io("look at a file"))?.len();
             let target = self.layout.parcel(&parcel.sop_instance_uid);
-            self.files.sync_file(&parcel.content)?;
+            // The name first, as for objects: one commit of the file system less.
             self.files.rename(&mut parcel.content, &target)?;
             installed.push(target);
+            self.files.sync_file(&parcel.content)?;
             recorded.push(Parcel {
                 seq: 0, // the committer's to give
                 source_sop_instance_uid: source.clone(),

@@ -200,7 +200,7 @@ impl Store {
         let counts = index.meta().map_err(|error| StoreError::Index { detail: error.to_string() })?.counts;
         let clock = Arc::new(clock);
         let saved_bytes = AtomicU64::new(saved(&disk, &layout)?);
-        let committer = Committer::start(journal, index.clone(), counts, clock.clone())?;
+        let committer = Committer::new(journal, index.clone(), counts, clock.clone());
         let space =
             Space::new(disk.clone(), layout.state.clone(), config.high_watermark_percent, config.low_watermark_percent);
         let parts = Arc::new(Parts {
