@@ -6,9 +6,9 @@
 //! Standard: PS3.10 section 7.1, PS3.5 sections 7.1 and 7.5.
 
 use crate::attributes::{ATTRIBUTES, Attribute, Kind, LAST_TAG, REQUEST_ATTRIBUTES, attribute};
-use crate::text::Repertoire;
 use flate2::bufread::DeflateDecoder;
 use fovea_core::TagNumber;
+use fovea_text::Repertoire;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};

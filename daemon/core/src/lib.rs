@@ -22,6 +22,7 @@ mod ids;
 mod input;
 mod object;
 mod ports;
+mod schedule;
 mod uid;
 
 pub use analysis::{Analysis, Scores, StageTimes, Verdict};
@@ -41,4 +42,5 @@ pub use ports::{
     Acceptance, Custody, Gone, Inbox, Lane, Ledger, NewParcel, Outbox, Parcel, ParcelState, PortError, Proof,
     Quarantined, RULED_OUT, Recorded, TempObject, What,
 };
+pub use schedule::{Schedule, ScheduledItem};
 pub use uid::{Uid, UidError, sop_class};

@@ -33,6 +33,10 @@ pub enum ConfigError {
     Deid(#[from] fovea_deid::ConfigError),
     #[error(transparent)]
     Sync(#[from] fovea_sync::ConfigError),
+    #[error(transparent)]
+    Web(#[from] fovea_review::WebConfigError),
+    #[error(transparent)]
+    Worklist(#[from] fovea_worklist::ConfigError),
 }
 
 #[derive(Deserialize, Default)]
@@ -45,6 +49,8 @@ struct RawConfig {
     store: fovea_store::RawConfig,
     deid: fovea_deid::RawConfig,
     sync: fovea_sync::RawConfig,
+    dicomweb: fovea_review::RawWebConfig,
+    worklist: fovea_worklist::RawConfig,
     log: RawLog,
 }
 
@@ -103,6 +109,8 @@ pub struct Config {
     pub store: fovea_store::Config,
     pub deid: fovea_deid::Config,
     pub destinations: Vec<fovea_sync::Destination>,
+    pub dicomweb: Option<fovea_review::WebConfig>,
+    pub scheduled: Option<fovea_worklist::Config>,
     pub log_level: log::LevelFilter,
 }
 
@@ -135,6 +143,8 @@ impl Config {
             triage: fovea_triage::Config::try_from(raw.triage)?,
             store: fovea_store::Config::new(raw.store, Some(&state))?,
             deid: deid(raw.deid)?,
+            dicomweb: fovea_review::WebConfig::new(raw.dicomweb)?,
+            scheduled: fovea_worklist::Config::new(raw.worklist, &calling_ae)?,
             destinations: fovea_sync::Config::new(raw.sync, &calling_ae)?.destinations,
             log_level: raw.log.level.parse().map_err(|_| ConfigError::Value {
                 key: "log.level",
@@ -243,6 +253,8 @@ mod tests {
             ("[log]\nlevel = 'loud'", "log.level"),
             ("[receive]\nlisten = '0.0.0.0:11112'", "receive.peers"),
             ("[store]\nhigh_watermark_percent = 100", "store.high_watermark_percent"),
+            ("[dicomweb]\nlisten = '0.0.0.0:8080'", "dicomweb.tls"),
+            ("[worklist]\naddress = 'ris:104'", "worklist.ae_title"),
             ("[nodes]", "nodes"),
             ("[triage]\nurgent = 1", "urgent"),
             ("[triage]\nurgent_wait_max_min = 0", "triage.urgent_wait_max_min"),

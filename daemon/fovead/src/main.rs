@@ -13,9 +13,11 @@ mod logging;
 mod models;
 mod patience;
 mod pipeline;
+mod scheduled;
 mod slides;
 mod status;
 mod supervise;
+mod web;
 mod worker_thread;
 mod worklist;
 

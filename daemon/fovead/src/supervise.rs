@@ -11,14 +11,17 @@ use crate::copies::Copies;
 use crate::heartbeat::Heartbeat;
 use crate::models::{Models, Shelf};
 use crate::pipeline::{Bells, Pipeline};
+use crate::scheduled::Planned;
 use crate::status::StatusSource;
+use crate::web;
 use crate::worker_thread::WorkerThread;
 use crate::worklist::WorklistSource;
 use anyhow::Context;
 use fovea_catalogue::Catalogue;
-use fovea_core::{Inbox, Ledger, Outbox, chain};
+use fovea_core::{Inbox, Ledger, Outbox, Schedule, chain};
 use fovea_review::Api;
 use fovea_store::Store;
+use fovea_worklist::Worklist;
 use sd_notify::NotifyState;
 use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
@@ -129,7 +132,17 @@ async fn start(
         holdings: Some(catalogue.clone()),
         committed: Some(custodian.clone()),
     };
-    take_in(config, ports, &bells.accepted, &counters, &worker, stop, tasks).await?;
+    let planned = Planned::open(config, store.clone());
+    if let (Some(config), Some(list)) = (config.scheduled.clone(), planned.list.clone()) {
+        let fetching = fovea_worklist::run(config, list, planned.state.clone(), stop.clone());
+        spawn(tasks, "worklist", endless(fetching));
+    }
+    if let Some((listener, config, web)) =
+        web::open(config, catalogue, inbox.clone(), &bells.accepted, &counters).await?
+    {
+        spawn(tasks, "DICOMweb", fovea_review::serve_web(listener, config, web, stop.clone()));
+    }
+    take_in(config, ports, &bells.accepted, &counters, &worker, planned.list.clone(), stop, tasks).await?;
 
     let beats = [Heartbeat::new(), Heartbeat::new()];
     let sending = fovea_sync::Ports { inbox: inbox.clone(), ledger: ledger.clone(), outbox: outbox.clone(), clock };
@@ -159,19 +172,22 @@ async fn start(
     let status = Arc::new(move || status.object());
     let open = WorklistSource::new(ledger.clone(), config.triage.clone());
     let worklist = Arc::new(move |limit| open.at(limit, SystemTime::now().into()));
-    let api = Api { ledger, outbox, status, worklist, models, recorded: bells.published.subscribe() };
+    let scheduled = planned.told();
+    let api = Api { ledger, outbox, status, worklist, scheduled, models, recorded: bells.published.subscribe() };
     let (socket, control_stop) = (config.store.state_dir.join("control.sock"), stop.clone());
     spawn(tasks, "control socket", async move { fovea_review::serve(&socket, api, control_stop).await });
     Ok(beats)
 }
 
 /// Opens the ways in: the DICOM ports and the capture folder.
+#[expect(clippy::too_many_arguments, reason = "each is a stage's end that is tied here and nowhere else")]
 async fn take_in(
     config: &Config,
     ports: fovea_receive::Ports,
     accepted: &Arc<Notify>,
     counters: &Arc<fovea_receive::Counters>,
     worker: &WorkerThread,
+    planned: Option<Arc<Worklist>>,
     stop: &CancellationToken,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
@@ -199,7 +215,9 @@ async fn take_in(
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.with_context(|| format!("make the folder {}", folder.display()))?;
     let pictures = Arc::new(SandboxedPictures::new(worker.clone()));
-    let watching = fovea_receive::watch(folder, inbox, accepted.clone(), counters.clone(), pictures, stop.clone());
+    let (bell, planned) = (accepted.clone(), planned.map(|list| list as Arc<dyn Schedule>));
+    let watching =
+        fovea_receive::watch_scheduled(folder, inbox, bell, counters.clone(), pictures, planned, stop.clone());
     spawn(tasks, "capture", watching);
     Ok(())
 }

@@ -26,6 +26,7 @@ mod web;
 
 pub use capture::{
     CaptureError, PictureClass, PictureDecoder, PictureError, RawPicture, WrapError, picture_object, watch,
+    watch_scheduled,
 };
 pub use classes::{
     ClassEntry, Conformance, Encoding, ServiceEntry, ServiceStatus, SyntaxEntry, conformance, encoding_of,

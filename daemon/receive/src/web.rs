@@ -7,7 +7,7 @@
 use crate::classes::conformance;
 use crate::counters::Counters;
 use crate::object::{Intake, Object, Refusal};
-use fovea_core::{Acceptance, Inbox, Sender, Uid, chain};
+use fovea_core::{Acceptance, Inbox, ObjectHeader, Sender, Uid, chain};
 use fovea_dimse::{Part10Head, Status, part10_head};
 use std::io::Cursor;
 use std::sync::Arc;
@@ -118,18 +118,18 @@ impl Part10Object {
         Ok(())
     }
 
-    /// The last byte has come: makes the object durable. Answers with class, instance and study.
+    /// The last byte has come: makes the object durable. Answers with what its header says.
     ///
     /// # Errors
     /// [`Part10Refused`].
-    pub async fn finish(self) -> Result<(Uid, Uid, Uid), Part10Refused> {
+    pub async fn finish(self) -> Result<ObjectHeader, Part10Refused> {
         let (object, class, instance) = match self.state {
             State::Body { object, class, instance } => (object, class, instance),
             State::Head(_) => return Err(not_understood("it ends within its head")),
             State::Refused(refused) => return Err(refused),
         };
         match object.finish().await {
-            Ok(Acceptance::New(held) | Acceptance::Duplicate(held)) => Ok((class, instance, held.header.study_uid)),
+            Ok(Acceptance::New(held) | Acceptance::Duplicate(held)) => Ok(held.header),
             Ok(Acceptance::Conflict { .. }) => Err(Part10Refused {
                 status: Status::DUPLICATE_SOP_INSTANCE.0,
                 why: "held with other content; kept in quarantine".to_owned(),

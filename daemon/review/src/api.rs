@@ -1,6 +1,7 @@
 //! Routes and answers. All port calls block on disk, so each runs on the blocking pool.
 
 use crate::models::{BUNDLE_BYTES_MAX, Changed, ModelList, ModelStore, ModelsError, ModelsErrorKind};
+use crate::scheduled::{Scheduled, ScheduledOf};
 use crate::worklist::{Worklist, WorklistOf};
 use axum::Json;
 use axum::Router;
@@ -34,6 +35,8 @@ pub struct Api {
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The open findings in the order of need.
     pub worklist: WorklistOf,
+    /// What is planned.
+    pub scheduled: ScheduledOf,
     /// The set of models.
     pub models: Arc<dyn ModelStore>,
     /// Changes after each recorded finding.
@@ -160,6 +163,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/findings", get(findings))
         .route("/v1/findings/{id}", get(finding))
         .route("/v1/worklist", get(worklist))
+        .route("/v1/scheduled", get(scheduled))
         .route("/v1/outbox", get(outbox))
         .route("/v1/models", get(models).post(install))
         .route("/v1/models/{id}/activate", post(activate))
@@ -201,6 +205,10 @@ async fn finding(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<
 async fn worklist(State(api): State<Api>, Query(page): Query<Page>) -> Result<Json<Worklist>, ApiError> {
     let limit = page.limit();
     Ok(Json(blocking(move || (api.worklist)(limit)).await?))
+}
+
+async fn scheduled(State(api): State<Api>) -> Result<Json<Scheduled>, ApiError> {
+    Ok(Json(apart(move || (api.scheduled)()).await?))
 }
 
 async fn outbox(State(api): State<Api>, Query(page): Query<Page>) -> Result<Json<OutboxPage>, ApiError> {

@@ -12,13 +12,14 @@
 //! picture.
 
 mod jpeg;
+mod named;
 mod photograph;
 mod sidecar;
 mod wrapped;
 
 use crate::counters::{Counters, add};
 use crate::object::{Intake, Object, Refusal};
-use fovea_core::{Acceptance, Inbox, Sender, Sha256, Uid, chain};
+use fovea_core::{Acceptance, Inbox, Schedule, Sender, Sha256, Uid, chain};
 use fovea_dimse::transfer_syntax;
 use jpeg::{Jpeg, JpegError};
 use nix::fcntl::OFlag;
@@ -171,6 +172,22 @@ pub async fn watch(
     pictures: Arc<dyn PictureDecoder>,
     stop: CancellationToken,
 ) -> Result<(), CaptureError> {
+    watch_scheduled(dir, inbox, doorbell, counters, pictures, None, stop).await
+}
+
+/// The same, with a worklist by which pictures get their patient and study.
+///
+/// # Errors
+/// As [`watch`].
+pub async fn watch_scheduled(
+    dir: PathBuf,
+    inbox: Arc<dyn Inbox>,
+    doorbell: Arc<Notify>,
+    counters: Arc<Counters>,
+    pictures: Arc<dyn PictureDecoder>,
+    schedule: Option<Arc<dyn Schedule>>,
+    stop: CancellationToken,
+) -> Result<(), CaptureError> {
     for dir in [dir.clone(), dir.join("eye"), dir.join("done"), dir.join("refused")] {
         // Pictures of patients: for nobody else, whatever the umask.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
@@ -179,7 +196,7 @@ pub async fn watch(
     // Raw pixels of the largest picture, and their header.
     let intake = Intake::new(inbox, doorbell, counters, PIXELS_MAX * 3 + (1 << 20));
     let mut folder =
-        Folder { dir, intake, pictures, seen: HashMap::new(), unfinished: HashMap::new(), pause_until: None };
+        Folder { dir, intake, pictures, schedule, seen: HashMap::new(), unfinished: HashMap::new(), pause_until: None };
     loop {
         tokio::select! {
             biased;
@@ -197,6 +214,7 @@ struct Folder {
     dir: PathBuf,
     intake: Arc<Intake>,
     pictures: Arc<dyn PictureDecoder>,
+    schedule: Option<Arc<dyn Schedule>>,
     seen: HashMap<PathBuf, Shape>,
     /// Files that were no whole pictures in this shape, and since when they have it.
     unfinished: HashMap<PathBuf, (Shape, Instant)>,
@@ -280,7 +298,9 @@ impl Folder {
 
     async fn store(&self, path: &Path) -> Result<(), PictureFate> {
         let (path, pictures, inbox) = (path.to_owned(), Arc::clone(&self.pictures), Arc::clone(&self.intake.inbox));
-        let prepared = tokio::task::spawn_blocking(move || prepare(&path, &*pictures, &*inbox)).await;
+        let schedule = self.schedule.clone();
+        let prepared =
+            tokio::task::spawn_blocking(move || prepare(&path, &*pictures, &*inbox, schedule.as_deref())).await;
         let Some(mut prepared) = prepared.map_err(|_| PictureFate::Lost)?? else { return Ok(()) };
         let instance = instance_uid(&prepared.picture.file_sha256, &prepared.picture.sidecar);
         let syntax = match prepared.picture.pixels {
@@ -355,7 +375,12 @@ impl Prepared {
 
 /// Reads a picture and its sidecar, and has it decoded where that is needed; none where its object is held already.
 /// Blocks.
-fn prepare(path: &Path, pictures: &dyn PictureDecoder, inbox: &dyn Inbox) -> Result<Option<Prepared>, PictureFate> {
+fn prepare(
+    path: &Path,
+    pictures: &dyn PictureDecoder,
+    inbox: &dyn Inbox,
+    schedule: Option<&dyn Schedule>,
+) -> Result<Option<Prepared>, PictureFate> {
     let read = |source| PictureFate::Read { source };
     let mut file = open_plain(path).map_err(read)?.ok_or(PictureFate::Unknown)?;
     let metadata = file.metadata().map_err(read)?;
@@ -372,7 +397,8 @@ fn prepare(path: &Path, pictures: &dyn PictureDecoder, inbox: &dyn Inbox) -> Res
     let (width_px, height_px, pixels, source) = pixels_of(bytes, &mut file, pictures)?;
     let taken_at = metadata.modified().map_err(read)?;
     let class = PictureClass::eye().ok_or(PictureFate::Lost)?;
-    let picture = Picture { class, file_sha256, taken_at, sidecar, width_px, height_px, pixels };
+    let scheduled = schedule.and_then(|schedule| named::scheduled(schedule, &sidecar, path));
+    let picture = Picture { class, file_sha256, taken_at, sidecar, scheduled, width_px, height_px, pixels };
     Ok(Some(Prepared { picture, source }))
 }
 

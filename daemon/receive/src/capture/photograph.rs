@@ -1,13 +1,13 @@
 //! Makes an object around a picture, with a pending patient: Ophthalmic Photography 8 Bit, unless another class is asked for.
 //!
 //! In: what is known of the picture. Out: the bytes of the data set before and behind the pixels.
-//! Promise: the same picture with the same sidecar and time gives the same bytes (invariant 4); no attribute claims
-//! what is not known: the patient is pending, attributes that may be empty are empty.
+//! Promise: the same picture with the same sidecar, plan and time gives the same bytes (invariant 4); no attribute claims
+//! what is not known: the patient is pending unless the worklist names one, attributes that may be empty are empty.
 //! Standard: PS3.3 section A.41 and the modules it names.
 
 use super::jpeg::Colour;
 use super::sidecar::Sidecar;
-use fovea_core::{Laterality, Sha256, Uid, sop_class};
+use fovea_core::{Laterality, ScheduledItem, Sha256, Uid, sop_class};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The picture's pixels, as they go into the object.
@@ -49,6 +49,8 @@ pub(super) struct Picture {
     pub(super) file_sha256: Sha256,
     pub(super) taken_at: SystemTime,
     pub(super) sidecar: Sidecar,
+    /// The step that it was planned as: it names the patient.
+    pub(super) scheduled: Option<ScheduledItem>,
     pub(super) width_px: u16,
     pub(super) height_px: u16,
     pub(super) pixels: PixelForm,
@@ -59,7 +61,10 @@ pub(super) fn instance_uid(file: &Sha256, sidecar: &Sidecar) -> Uid {
     let side = sidecar.laterality.map(laterality_code).unwrap_or_default();
     let accession = sidecar.accession_number.as_deref().unwrap_or_default();
     let burned_in = if sidecar.burned_in_annotation { "YES" } else { "NO" };
-    Uid::derived("capture instance", &[&file.to_string(), side, accession, burned_in])
+    let file = file.to_string();
+    let mut parts = vec![file.as_str(), side, accession, burned_in];
+    parts.extend(sidecar.study_uid.as_ref().map(Uid::as_str));
+    Uid::derived("capture instance", &parts)
 }
 
 fn laterality_code(laterality: Laterality) -> &'static str {
@@ -122,11 +127,17 @@ fn identification(out: &mut DataSet, picture: &Picture) {
     out.text(0x0008, 0x002A, b"DT", &format!("{date}{time}+0000"));
     out.text(0x0008, 0x0030, b"TM", &time);
     out.text(0x0008, 0x0033, b"TM", &time);
-    out.text(0x0008, 0x0050, b"SH", picture.sidecar.accession_number.as_deref().unwrap_or_default());
+    let scheduled = picture.scheduled.as_ref();
+    let planned = scheduled.map(|item| item.accession_number.as_str()).filter(|text| !text.is_empty());
+    let accession = planned.or(picture.sidecar.accession_number.as_deref());
+    out.text(0x0008, 0x0050, b"SH", accession.unwrap_or_default());
     out.text(0x0008, 0x0060, b"CS", &picture.class.modality);
     out.text(0x0008, 0x0070, b"LO", "Fovea");
-    out.text(0x0008, 0x0090, b"PN", "");
+    out.text(0x0008, 0x0090, b"PN", scheduled.map_or("", |item| &item.referring_physician));
     out.text(0x0008, 0x0201, b"SH", "+0000");
+    if let Some(item) = scheduled.filter(|item| !item.procedure_description.is_empty()) {
+        out.text(0x0008, 0x1030, b"LO", &item.procedure_description);
+    }
     out.text(0x0008, 0x1090, b"LO", "Capture folder");
     if matches!(picture.pixels, PixelForm::Rgb { lossy_file_bytes: Some(_) }) {
         out.text(0x0008, 0x2111, b"ST", "Decoded from a JPEG that is not baseline");
@@ -134,10 +145,25 @@ fn identification(out: &mut DataSet, picture: &Picture) {
     if picture.class.is_of_an_eye() {
         out.code(0x0008, 0x2218, &[("81745001", "SCT", "Eye")]);
     }
-    out.text(0x0010, 0x0010, b"PN", "PENDING^CAPTURE");
-    out.text(0x0010, 0x0020, b"LO", &format!("PENDING-{}", &file[..12]));
-    out.text(0x0010, 0x0030, b"DA", "");
-    out.text(0x0010, 0x0040, b"CS", "");
+    patient(out, scheduled, &file);
+}
+
+/// Group 0010: the patient of the worklist, or one that is pending.
+fn patient(out: &mut DataSet, scheduled: Option<&ScheduledItem>, file: &str) {
+    let Some(item) = scheduled else {
+        out.text(0x0010, 0x0010, b"PN", "PENDING^CAPTURE");
+        out.text(0x0010, 0x0020, b"LO", &format!("PENDING-{}", &file[..12]));
+        out.text(0x0010, 0x0030, b"DA", "");
+        out.text(0x0010, 0x0040, b"CS", "");
+        return;
+    };
+    out.text(0x0010, 0x0010, b"PN", &item.patient_name);
+    out.text(0x0010, 0x0020, b"LO", &item.patient_id);
+    if !item.patient_id_issuer.is_empty() {
+        out.text(0x0010, 0x0021, b"LO", &item.patient_id_issuer);
+    }
+    out.text(0x0010, 0x0030, b"DA", &item.patient_birth_date);
+    out.text(0x0010, 0x0040, b"CS", &item.patient_sex);
 }
 
 /// Groups 0018, 0020, 0022: equipment, synchronization, references, and of an eye the ophthalmic parameters.
@@ -151,7 +177,11 @@ fn acquisition(out: &mut DataSet, picture: &Picture) {
     out.text(0x0018, 0x106A, b"CS", "NO TRIGGER");
     out.text(0x0018, 0x1800, b"CS", "N");
     out.text(0x0018, 0x7004, b"CS", "");
-    out.text(0x0020, 0x000D, b"UI", Uid::derived("capture study", &[&file]).as_str());
+    let study = match &picture.scheduled {
+        Some(item) => item.study_uid.clone(),
+        None => Uid::derived("capture study", &[&file]),
+    };
+    out.text(0x0020, 0x000D, b"UI", study.as_str());
     out.text(0x0020, 0x000E, b"UI", Uid::derived("capture series", &[&file]).as_str());
     out.text(0x0020, 0x0010, b"SH", "");
     out.text(0x0020, 0x0011, b"IS", "1");
@@ -216,6 +246,9 @@ fn image(out: &mut DataSet, picture: &Picture) {
         out.text(0x0028, 0x2112, b"DS", &format!("{:.2}", plain_bytes / (compressed.max(1) as f64)));
         out.text(0x0028, 0x2114, b"CS", "ISO_10918_1");
     }
+    if let Some(item) = &picture.scheduled {
+        out.request(item);
+    }
     out.code(0x0040, 0x0555, &[]);
     if samples == 1 {
         out.text(0x2050, 0x0020, b"CS", "IDENTITY");
@@ -259,6 +292,26 @@ impl DataSet {
     fn item(&mut self, length: u32) {
         self.bytes.extend_from_slice(&[0xFE, 0xFF, 0x00, 0xE0]);
         self.bytes.extend_from_slice(&length.to_le_bytes());
+    }
+
+    /// Request Attributes Sequence (PS3.3 table 10-9): which planned step this is.
+    fn request(&mut self, scheduled: &ScheduledItem) {
+        let mut item = Self::default();
+        for (element, vr, text) in [
+            (0x0007, b"LO", &scheduled.step_description),
+            (0x0009, b"SH", &scheduled.step_id),
+            (0x1001, b"SH", &scheduled.procedure_id),
+        ] {
+            // Each may be missing, none may be empty.
+            if !text.is_empty() {
+                item.text(0x0040, element, vr, text);
+            }
+        }
+        if !item.bytes.is_empty() {
+            self.long_head(0x0040, 0x0275, b"SQ", item.bytes.len() as u32 + 8);
+            self.item(item.bytes.len() as u32);
+            self.bytes.extend_from_slice(&item.bytes);
+        }
     }
 
     /// A code sequence (PS3.3 section 8.8) of value, scheme and meaning.

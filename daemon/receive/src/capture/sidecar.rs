@@ -1,6 +1,6 @@
 //! What a device or a person may say of a picture, beside it: `picture.jpg.json` or `picture.json`.
 
-use fovea_core::Laterality;
+use fovea_core::{Laterality, Uid};
 use serde::Deserialize;
 
 /// Longest sidecar that is read.
@@ -12,6 +12,7 @@ pub(super) const SIDECAR_BYTES_MAX: u64 = 16 * 1024;
 struct RawSidecar {
     laterality: Option<String>,
     accession_number: Option<String>,
+    study_uid: Option<String>,
     burned_in_annotation: Option<bool>,
 }
 
@@ -21,6 +22,8 @@ pub(super) struct Sidecar {
     pub(super) laterality: Option<Laterality>,
     /// 1 to 16 printable ASCII characters, no backslash (VR SH).
     pub(super) accession_number: Option<String>,
+    /// A study that is planned: names the patient only if it stands in the worklist.
+    pub(super) study_uid: Option<Uid>,
     /// Text is burned into the pixels.
     pub(super) burned_in_annotation: bool,
 }
@@ -29,7 +32,9 @@ pub(super) struct Sidecar {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SidecarError {
     /// No JSON object with the known keys.
-    #[error("the sidecar is no JSON object with the keys laterality, accession_number, burned_in_annotation")]
+    #[error(
+        "the sidecar is no JSON object with the keys laterality, accession_number, study_uid, burned_in_annotation"
+    )]
     Form,
     /// A folder, a link, a pipe.
     #[error("the sidecar is no plain file")]
@@ -40,6 +45,9 @@ pub enum SidecarError {
     /// Another accession number.
     #[error("accession_number must be 1 to 16 printable ASCII characters, no backslash")]
     AccessionNumber,
+    /// No UID.
+    #[error("study_uid must be a UID")]
+    StudyUid,
 }
 
 impl Sidecar {
@@ -63,7 +71,14 @@ impl Sidecar {
         if accession_number.as_ref().is_some_and(|text| !fits(text)) {
             return Err(SidecarError::AccessionNumber);
         }
-        Ok(Self { laterality, accession_number, burned_in_annotation: raw.burned_in_annotation.unwrap_or(false) })
+        let study_uid = raw.study_uid.map(|text| Uid::new(text.trim()));
+        let study_uid = study_uid.transpose().map_err(|_| SidecarError::StudyUid)?;
+        Ok(Self {
+            laterality,
+            accession_number,
+            study_uid,
+            burned_in_annotation: raw.burned_in_annotation.unwrap_or(false),
+        })
     }
 }
 

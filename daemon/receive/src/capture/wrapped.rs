@@ -46,6 +46,7 @@ fn write(
         file_sha256,
         taken_at: SystemTime::UNIX_EPOCH,
         sidecar: Sidecar::default(),
+        scheduled: None,
         width_px,
         height_px,
         pixels,
