@@ -218,8 +218,9 @@ impl Peer {
         let (stream, _) = accepted.expect("the box calls back").unwrap();
         let idle = Duration::from_secs(10);
         let limits = Limits { pdu_bytes_max: 16_384, associate: idle, idle, message: idle };
-        let requested = Requested::read(stream, limits).await.ok().expect("an association request");
-        requested.accept_on(&Anything).await.ok().expect("an association")
+        let Ok(requested) = Requested::read(stream, limits).await else { panic!("no association request") };
+        let Ok(association) = requested.accept_on(&Anything).await else { panic!("no association") };
+        association
     }
 
     /// The next report that the box tells, answered with `status`; then the association is released by the box.
