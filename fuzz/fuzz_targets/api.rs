@@ -55,6 +55,7 @@ static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
             outbox: store,
             status: Arc::new(|| serde_json::json!({})),
             worklist: Arc::new(worklist),
+            scheduled: Arc::new(fovea_review::Scheduled::default),
             models: Arc::new(NoModels),
             recorded,
         };
