@@ -30,7 +30,56 @@ fn write_statement(out: &mut String, ours: &Conformance, defaults: &RawConfig) -
     statuses(out, ours)?;
     services(out, ours)?;
     requestor(out)?;
+    planned(out)?;
+    web(out)?;
     security(out)
+}
+
+/// What is asked of a worklist provider.
+fn planned(out: &mut String) -> Result {
+    writeln!(out, "\n## What is planned, as SCU\n")?;
+    writeln!(
+        out,
+        "With `[worklist]` its provider is asked every `interval_s` for Modality Worklist Information Model - FIND"
+    )?;
+    writeln!(
+        out,
+        "(1.2.840.10008.5.1.4.31), in Explicit or Implicit VR Little Endian, for the days around today. Matching keys:"
+    )?;
+    writeln!(
+        out,
+        "Scheduled Station AE Title and Modality where they are configured, and Scheduled Procedure Step Start Date, a"
+    )?;
+    writeln!(
+        out,
+        "range. Only an answer that is complete (0000) counts; an item stays `keep_days` after it was last told."
+    )
+}
+
+/// DICOMweb, by PS3.18.
+fn web(out: &mut String) -> Result {
+    writeln!(out, "\n## DICOMweb\n")?;
+    writeln!(
+        out,
+        "With `[dicomweb]`, below `/dicomweb`; HTTP/1.1, anywhere but on loopback over TLS and with credentials.\n"
+    )?;
+    writeln!(out, "| service | what | form |\n| --- | --- | --- |")?;
+    writeln!(out, "| QIDO-RS | studies, series, instances; at most 1,000 rows a page | `application/dicom+json` |")?;
+    writeln!(
+        out,
+        "| WADO-RS | study, series, instance | `multipart/related; type=\"application/dicom\"`; one instance also as `application/dicom` |"
+    )?;
+    writeln!(out, "| WADO-RS | metadata of these; long values by `BulkDataURI` | `application/dicom+json` |")?;
+    writeln!(out, "| WADO-RS | frames, bulk data | `multipart/related` in the type of what is stored |")?;
+    writeln!(
+        out,
+        "| STOW-RS | Part 10 files, 200 durable, 202 some, 409 none, 503 out of room | `multipart/related; type=\"application/dicom\"` |\n"
+    )?;
+    writeln!(
+        out,
+        "Nothing is converted: what is not taken as it is stored is refused with 406. Person names match without regard"
+    )?;
+    writeln!(out, "to case; fuzzy matching is not done and told so. Failure reasons are the statuses of C-STORE above.")
 }
 
 fn security(out: &mut String) -> Result {

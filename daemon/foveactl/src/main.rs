@@ -110,6 +110,9 @@ struct WorklistArgs {
     /// Shows so many, the most urgent first.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
+    /// Shows what is planned instead: the modality worklist as it was last fetched.
+    #[arg(long)]
+    scheduled: bool,
 }
 
 #[derive(Subcommand)]
@@ -248,6 +251,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => views::status(&client, cli.json).await?,
         Command::Findings(args) => views::findings(&client, args.after, args.follow, cli.json).await?,
         Command::Show { id } => views::show(&client, &id, cli.json).await?,
+        Command::Worklist(args) if args.scheduled => views::scheduled(&client, cli.json).await?,
         Command::Worklist(args) => views::worklist(&client, args.limit, cli.json).await?,
         Command::Outbox { command } => outbox::run(&client, command, cli.json).await?,
         Command::Models { command } => return run_models(&client, command, cli.json).await,

@@ -36,7 +36,9 @@ pub fn rebuild(state: &Path, json: bool) -> anyhow::Result<ExitCode> {
     steps.end();
     // A view of what is held, by places that may be others now: the daemon makes it anew.
     match std::fs::remove_dir_all(state.join("catalogue")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("remove the catalogue"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("remove the catalogue");
+        }
         _ => {}
     }
     let cure = "what is missing or damaged takes its place again when its sender sends it once more, or when a good file is put into quarantine/damaged and this is called again";

@@ -3,9 +3,10 @@
 use crate::client::Client;
 use crate::table::{Table, duration, json_line};
 use fovea_core::{Band, Finding, Outcome};
-use fovea_review::{FindingDetail, FindingPage, Worklist};
+use fovea_review::{FindingDetail, FindingPage, Scheduled, Worklist};
 use serde_json::Value;
 use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Rows asked for at once.
 const PAGE: usize = 500;
@@ -148,6 +149,42 @@ pub async fn worklist(client: &Client, limit: u16, json: bool) -> anyhow::Result
     writeln!(out, "{} of {} open findings", list.rows.len(), list.open)?;
     if list.left_out > 0 {
         writeln!(out, "{} older ones are not in the list: see foveactl findings", list.left_out)?;
+    }
+    Ok(())
+}
+
+pub async fn scheduled(client: &Client, json: bool) -> anyhow::Result<()> {
+    let list: Scheduled = client.get("/v1/scheduled").await?;
+    if json {
+        return list.items.iter().try_for_each(json_line);
+    }
+    let mut table = Table::new(&["date", "time", "patient", "id", "accession", "modality", "station", "what"]);
+    for item in &list.items {
+        let what = if item.step_description.is_empty() { &item.procedure_description } else { &item.step_description };
+        let cells = [
+            &item.start_date,
+            &item.start_time,
+            &item.patient_name,
+            &item.patient_id,
+            &item.accession_number,
+            &item.modality,
+            &item.station_ae_title,
+            what,
+        ];
+        table.row(cells.into_iter().cloned().collect());
+    }
+    table.print()?;
+    let mut out = std::io::stdout().lock();
+    match (list.is_configured, list.fetched_at_unix_us) {
+        (false, _) => writeln!(out, "no worklist provider is configured: see [worklist] in fovea.toml")?,
+        (true, None) => writeln!(out, "{} planned; not fetched since the box started", list.items.len())?,
+        (true, Some(at)) => {
+            let age = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_micros(at.0.unsigned_abs()));
+            writeln!(out, "{} planned; fetched {} s ago", list.items.len(), age.unwrap_or_default().as_secs())?;
+        }
+    }
+    if let Some(error) = list.error {
+        writeln!(out, "the last try failed: {error}")?;
     }
     Ok(())
 }
