@@ -37,7 +37,7 @@ struct Random(u64);
 impl Random {
     fn seeded() -> Self {
         let given = std::env::var("FOVEA_SEED").ok().and_then(|text| text.parse().ok());
-        let seed = given.unwrap_or_else(|| {
+        let seed: u64 = given.unwrap_or_else(|| {
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos().into()
         });
         println!("FOVEA_SEED={seed}");
