@@ -65,8 +65,16 @@ pub fn structure_errors(path: &Path) -> anyhow::Result<Vec<String>> {
 /// # Errors
 /// When it is not up within 10 seconds.
 pub fn storescp(folder: &Path, arguments: &[&str]) -> anyhow::Result<(Running, u16)> {
-    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let port = ports::free()?;
+    Ok((storescp_at(folder, port, arguments)?, port))
+}
+
+/// The same on a port that was chosen before.
+///
+/// # Errors
+/// When it is not up within 10 seconds.
+pub fn storescp_at(folder: &Path, port: u16, arguments: &[&str]) -> anyhow::Result<Running> {
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let mut command = Command::new("storescp");
     command.arg("-od").arg(folder).args(arguments).arg(port.to_string()).env("TCP_NODELAY", "1");
     let mut running = Running::start("storescp", &mut command, &folder.with_extension("log"))?;
@@ -78,5 +86,5 @@ pub fn storescp(folder: &Path, arguments: &[&str]) -> anyhow::Result<(Running, u
             Ok(TcpStream::connect(("127.0.0.1", port)).ok())
         },
     )?;
-    Ok((running, port))
+    Ok(running)
 }

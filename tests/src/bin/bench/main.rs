@@ -4,6 +4,7 @@
 //! the figures are: they are read, not enforced, because a shared machine would fail them by chance.
 //! Promise: peers run interleaved with us, round by round, on the same machine and files; each figure is a median over rounds.
 
+mod drain;
 mod engine;
 mod fundus;
 mod ingest;
@@ -48,12 +49,18 @@ enum Part {
     Engine,
     /// C-STORE, beside storescp.
     Ingest,
+    /// The outbox to storescp, beside dcmsend.
+    Drain,
 }
 
 type Measure = fn(&Machine, u32) -> anyhow::Result<Vec<Row>>;
 
-const PARTS: [(Part, Measure); 3] =
-    [(Part::Fundus, fundus::measure), (Part::Engine, engine::measure), (Part::Ingest, ingest::measure)];
+const PARTS: [(Part, Measure); 4] = [
+    (Part::Fundus, fundus::measure),
+    (Part::Engine, engine::measure),
+    (Part::Ingest, ingest::measure),
+    (Part::Drain, drain::measure),
+];
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
