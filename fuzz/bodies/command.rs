@@ -47,8 +47,11 @@ fn command(input: &[u8]) -> bool {
     let again = CommandSet::decode(&encoded).expect("what we encode is understood");
     assert_eq!(encode(&again), encoded, "a command set changes on its way");
     for element in ELEMENTS {
-        // Only a value of odd length gains its padding.
-        assert_eq!((again.u16(element), again.uid(element)), (set.u16(element), set.uid(element)), "{element:?}");
+        assert_eq!(again.uid(element), set.uid(element), "{element:?}");
+        // A value of odd length gains its padding, so that one byte, which is no number, comes back as two.
+        if set.u16(element).is_ok() {
+            assert_eq!(again.u16(element), set.u16(element), "{element:?}");
+        }
     }
     true
 }

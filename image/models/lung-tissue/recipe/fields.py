@@ -20,7 +20,7 @@ import stain
 import tiles
 
 SEED = 20260524
-FOLDS = 2
+FOLDS = 5
 LIKENESS = 8.0
 """Fields nearer than this (Lab levels, average linkage) are taken for neighbours of one slide."""
 
@@ -73,30 +73,26 @@ CORE = 0.4
 """Share of a nucleus's greatest depth below which a pixel belongs to its border."""
 
 
-def targets(labels: np.ndarray, cores: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def targets(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(interior, border, weight) of a label image, float32.
 
-    Interior: every pixel of a nucleus. Border, with `cores`: those of its pixels that lie less than CORE as deep as its
-    deepest one; so wide because cores that stand apart part neighbours better than a thin line that must not break
-    anywhere. Without: a rim of a tenth of the diameter, 1 to 3 pixels, which is learned first.
-    Weight: 1, and 3 or 4 where two nuclei are within three pixels, because there a count is won or lost.
+    Interior: every pixel of a nucleus. Border: those of its pixels that lie less than CORE as deep as its deepest one; so
+    wide because cores that stand apart part neighbours better than a thin line that must not break anywhere.
+    Weight: 1, and 3 where two nuclei are within three pixels, because there a count is won or lost.
     """
     values = labels.astype(np.float32)
     interior = values > 0
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     edge = interior & ((cv2.dilate(values, cross) != values) | (cv2.erode(values, cross) != values))
     depth = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, 3) + 1
-    if cores:
-        deepest = np.ones(int(labels.max()) + 1, np.float32)
-        np.maximum.at(deepest, labels.ravel(), depth.ravel())
-        width = np.maximum(CORE * deepest, 1.01)
-    else:
-        width = 1 + np.clip(0.1 * np.sqrt(4 * np.bincount(labels.ravel()) / np.pi), 0.9, 3.0)
+    deepest = np.ones(int(labels.max()) + 1, np.float32)
+    np.maximum.at(deepest, labels.ravel(), depth.ravel())
+    width = np.maximum(CORE * deepest, 1.01)
     border = interior & (depth < width[labels])
     near = np.ones((7, 7), np.uint8)
     greatest, least = cv2.dilate(values, near), -cv2.dilate(np.where(interior, -values, -1e9).astype(np.float32), near)
     crowded = (greatest > 0) & (greatest != least)
-    weight = 1 + (2 if cores else 3) * crowded.astype(np.float32)
+    weight = 1 + 2 * crowded.astype(np.float32)
     return interior.astype(np.float32), border.astype(np.float32), weight
 
 

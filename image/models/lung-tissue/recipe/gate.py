@@ -25,7 +25,7 @@ import nonsense
 import stain
 import tiles
 from shared import compiled, save
-from tissue import LEVELS, TissueNet, statistics
+from tissue import LEVELS, TissueNet, enlarged, statistics
 
 SEED = 20260526
 ANSWERS = ("fit", "not_stained_tissue", "empty_field", "out_of_focus")
@@ -126,7 +126,7 @@ class Frozen(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """N x 3 x 224 x 224 -> N x NUMBERS."""
-        return torch.cat([statistics(self.early(image)), colours(image)], dim=1)
+        return torch.cat([statistics(self.early(enlarged(image))), colours(image)], dim=1)
 
 
 def collect(options: argparse.Namespace) -> list[Kind]:

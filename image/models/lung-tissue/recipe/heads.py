@@ -20,11 +20,11 @@ import tiles
 from shared import save
 from tissue import MILD_VIEWS, NUMBERS, PERTURBED, VIEWS, numbers_of_mild_views, numbers_of_tiles
 
-MEMBERS = 2
-"""Heads that are trained apart and answer as one: their mean is steadier than each."""
+MEMBERS = 5
+"""Heads that start apart, see the same tiles, are judged each alone and answer as one: their mean is steadier than each."""
 
-HIDDEN = 96
-STEPS, BATCH, RATE, DECAY = 600, 96, 1.5e-3, 0.3
+HIDDEN = 48
+STEPS, BATCH, RATE, DECAY = 600, 128, 1.5e-3, 0.3
 SMOOTHING = 0.08
 FAR = 6.0
 """Standard deviations at which a number is cut."""
@@ -33,26 +33,21 @@ FAR = 6.0
 class Head(nn.Module):
     """Numbers -> three logits, through MEMBERS x HIDDEN units."""
 
-    def __init__(self, members: int = MEMBERS) -> None:
+    def __init__(self) -> None:
         """Untrained; `shift` and `scale` bring each number to mean 0 and spread 1."""
         super().__init__()
         self.register_buffer("shift", torch.zeros(NUMBERS))
         self.register_buffer("scale", torch.ones(NUMBERS))
-        self.before, self.between = nn.Dropout(0.5), nn.Dropout(0.5)
-        self.inner = nn.Linear(NUMBERS, members * HIDDEN)
-        self.outer = nn.Linear(members * HIDDEN, len(tiles.CLASSES))
+        self.inner = nn.Linear(NUMBERS, MEMBERS * HIDDEN)
+        self.outer = nn.Linear(MEMBERS * HIDDEN, len(tiles.CLASSES))
 
     def even(self, numbers: torch.Tensor) -> torch.Tensor:
         """Numbers of one size."""
         return torch.clamp((numbers - self.shift) * self.scale, -FAR, FAR)
 
-    def from_even(self, x: torch.Tensor) -> torch.Tensor:
-        """Evened numbers -> logits."""
-        return self.outer(self.between(F.relu(self.inner(self.before(x)))))
-
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         """N x NUMBERS -> N x 3."""
-        return self.from_even(self.even(numbers))
+        return self.outer(F.relu(self.inner(self.even(numbers))))
 
 
 def fit(numbers: np.ndarray, mild: np.ndarray, classes: np.ndarray, rows: np.ndarray) -> Head:
@@ -61,40 +56,40 @@ def fit(numbers: np.ndarray, mild: np.ndarray, classes: np.ndarray, rows: np.nda
     y = torch.from_numpy(np.repeat(classes[rows], x.shape[1]))
     x = x.reshape(-1, NUMBERS)
     shift, scale = torch.from_numpy(x.mean(axis=0)), torch.from_numpy(1 / (x.std(axis=0) + 1e-3))
-    members = [_member(x, y, shift, scale, seed) for seed in range(MEMBERS)]
-    whole = Head()
-    with torch.no_grad():
-        whole.shift.copy_(shift)
-        whole.scale.copy_(scale)
-        whole.inner.weight.copy_(torch.cat([m.inner.weight for m in members]))
-        whole.inner.bias.copy_(torch.cat([m.inner.bias for m in members]))
-        whole.outer.weight.copy_(torch.cat([m.outer.weight for m in members], dim=1) / MEMBERS)
-        whole.outer.bias.copy_(torch.stack([m.outer.bias for m in members]).mean(dim=0))
-    return whole.eval()
-
-
-def _member(x: np.ndarray, y: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, seed: int) -> Head:
-    """One head, on mixed-up pairs of tiles."""
-    torch.manual_seed(tiles.SEED + seed)
-    rng, head = np.random.default_rng([tiles.SEED, seed]), Head(1)
-    head.shift.copy_(shift)
-    head.scale.copy_(scale)
-    with torch.no_grad():
-        even = head.even(torch.from_numpy(x))
+    torch.manual_seed(tiles.SEED)
+    rng, inner = np.random.default_rng(tiles.SEED), nn.Linear(NUMBERS, MEMBERS * HIDDEN)
+    outer = nn.Parameter(torch.randn(MEMBERS, HIDDEN, len(tiles.CLASSES)) * 0.5 / HIDDEN**0.5)
+    bias = nn.Parameter(torch.zeros(MEMBERS, len(tiles.CLASSES)))
+    even = torch.clamp((torch.from_numpy(x) - shift) * scale, -FAR, FAR)
     wanted = F.one_hot(y, len(tiles.CLASSES)).float() * (1 - SMOOTHING) + SMOOTHING / len(tiles.CLASSES)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
+    optimiser = torch.optim.AdamW([*inner.parameters(), outer, bias], lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, STEPS)
-    head.train()
     for _ in range(STEPS):
         one, other = rng.integers(0, len(even), (2, BATCH))
         share = torch.from_numpy(rng.beta(0.4, 0.4, (BATCH, 1)).astype(np.float32))
-        mixed = share * even[one] + (1 - share) * even[other]
-        loss = F.cross_entropy(head.from_even(mixed), share * wanted[one] + (1 - share) * wanted[other])
+        mixed = F.dropout(share * even[one] + (1 - share) * even[other], 0.5)
+        hidden = F.dropout(F.relu(inner(mixed)).view(BATCH, MEMBERS, HIDDEN), 0.5)
+        answers = torch.einsum("bmh,mhc->bmc", hidden, outer) + bias
+        truth = (share * wanted[one] + (1 - share) * wanted[other])[:, None]
+        loss = -(truth * F.log_softmax(answers, dim=-1)).sum(dim=-1).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-    return head.eval()
+    return _as_one(shift, scale, inner, outer.detach(), bias.detach())
+
+
+def _as_one(shift: torch.Tensor, scale: torch.Tensor, inner: nn.Linear, outer: torch.Tensor, bias: torch.Tensor) -> Head:
+    """The members as two products: the mean of their logits."""
+    whole = Head()
+    with torch.no_grad():
+        whole.shift.copy_(shift)
+        whole.scale.copy_(scale)
+        whole.inner.weight.copy_(inner.weight)
+        whole.inner.bias.copy_(inner.bias)
+        whole.outer.weight.copy_(outer.reshape(MEMBERS * HIDDEN, -1).T / MEMBERS)
+        whole.outer.bias.copy_(bias.mean(dim=0))
+    return whole.eval()
 
 
 def logits(head: Head, numbers: np.ndarray) -> np.ndarray:

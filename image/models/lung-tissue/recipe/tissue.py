@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 import stain
@@ -29,6 +30,11 @@ LEVELS = {2: 24, 4: 40, 7: 80, 10: 112, 14: 192, 15: 320}
 
 TOP = 1280
 NUMBERS = 3 * sum(LEVELS.values()) + 2 * TOP
+
+READ_SIDE_PX = 320
+"""Side to which the graph enlarges a tile before the backbone reads it: its filters then see nuclei at the size at which
+ImageNet showed them fine structure. 0.4 points of accuracy against 224, at twice the time."""
+
 VIEWS, MILD_VIEWS = 2, 6
 """Random views with the full shake of colours, and with half of it."""
 
@@ -41,20 +47,25 @@ class TissueNet(nn.Module):
     def __init__(self) -> None:
         """With ImageNet weights; nothing here is trained."""
         super().__init__()
-        parts = Parts(tiles.SIDE_PX)
+        parts = Parts(READ_SIDE_PX)
         self.stem, self.blocks, self.top = parts.stem, nn.ModuleList(parts.blocks), parts.top
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """N x 3 x 224 x 224 -> N x NUMBERS."""
-        x, numbers = self.stem(image), []
+        x, numbers = self.stem(enlarged(image)), []
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in LEVELS:
                 numbers.append(statistics(x))
         x = self.top(x)
         return torch.cat([*numbers, x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+
+
+def enlarged(image: torch.Tensor) -> torch.Tensor:
+    """N x 3 x 224 x 224 -> N x 3 x READ_SIDE_PX x READ_SIDE_PX."""
+    return F.interpolate(image, size=(READ_SIDE_PX, READ_SIDE_PX), mode="bilinear", align_corners=False)
 
 
 def statistics(features: torch.Tensor) -> torch.Tensor:
