@@ -4,7 +4,7 @@
 use fovea_tests::node::{Node, Setup};
 use fovea_tests::sample::Sample;
 use fovea_tests::{object, peer, ports};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -121,7 +121,7 @@ fn body(parts: &[&[u8]]) -> Vec<u8> {
 fn reasons(answer: &Value) -> (Vec<u64>, Vec<u64>) {
     let of = |tag: &str| {
         let items = answer[tag]["Value"].as_array().cloned().unwrap_or_default();
-        items.iter().map(|item| item["00081197"]["Value"][0].as_u64().unwrap()).collect()
+        items.iter().map(|item| item["00081197"]["Value"][0].as_u64().expect("a reason")).collect()
     };
     (of("00081198"), of("0008119A"))
 }
@@ -223,6 +223,8 @@ fn over_tls_only_who_shows_a_credential_is_answered() {
     };
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // A name of its own: else the certificate below would look like one that signed itself.
+    params.distinguished_name.push(DnType::CommonName, "test authority");
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();

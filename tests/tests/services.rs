@@ -149,7 +149,7 @@ fn a_viewer_finds_and_fetches_what_was_sent() {
         || "the study to be found".into(),
         || {
             let said = ask("findscu", &name);
-            Ok(said.contains(&study).then_some(said).filter(|said| said.contains("Find SCP Response: 1")))
+            Ok(said.contains(&study).then_some(said).filter(|said| said.contains("Find Response: 1")))
         },
     );
     assert!(found.unwrap().contains("PatientName"));
@@ -184,7 +184,7 @@ fn a_modality_is_not_told_of_patients_unless_it_is_granted_that() {
     };
     assert!(ask("CART").success);
     let refused = ask("FOVEACTL");
-    assert!(refused.text.contains("No accepted presentation contexts"), "{}", refused.text);
+    assert!(refused.text.contains("No Acceptable Presentation Contexts"), "{}", refused.text);
 }
 
 #[test]

@@ -14,11 +14,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// An ultrasound object and two photographs, sent and captured; three reports and two copies.
 fn work(node: &Node) {
     for name in ["retina.jpg", "retina-blurred-dark.jpg"] {
-        node.capture_and_wait(&paths::sample(name).unwrap(), LIMIT).unwrap();
+        node.capture_and_wait(&paths::sample(name).expect("a sample"), LIMIT).expect("captured and looked at");
     }
-    let files: [PathBuf; 1] = [paths::sample("us-rgb.dcm").unwrap()];
-    let sent = node.send(&files).unwrap();
-    node.ctl().wait_for_finding(&sent[0].sop_instance_uid, LIMIT).unwrap();
+    let files: [PathBuf; 1] = [paths::sample("us-rgb.dcm").expect("a sample")];
+    let sent = node.send(&files).expect("sent");
+    node.ctl().wait_for_finding(&sent[0].sop_instance_uid, LIMIT).expect("a finding");
 }
 
 /// Waits until there are so many parcels, and each is as it should be.
@@ -33,11 +33,11 @@ fn until_all(node: &Node, count: usize, what: &str, is_done: impl Fn(&ParcelStat
             Ok((parcels.len() >= count && parcels.iter().all(&is_done)).then_some(parcels))
         },
     )
-    .unwrap()
+    .expect("as it should be")
 }
 
 fn assert_holds_each_once(archive: &Archive, parcels: &[ParcelState]) {
-    let mut held = archive.sop_instance_uids().unwrap();
+    let mut held = archive.sop_instance_uids().expect("what it holds");
     held.sort();
     let sent: BTreeSet<String> = parcels.iter().map(|state| state.parcel.sop_instance_uid.to_string()).collect();
     assert_eq!(held, sent.into_iter().collect::<Vec<_>>(), "each parcel once, and nothing else");

@@ -24,7 +24,7 @@ type Answer = Result<Record, PortError>;
 /// What a waiting caller is told.
 enum Told {
     /// Its record is durable, or why not.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// The lead is its own now.
     Lead,
 }
@@ -85,7 +85,7 @@ impl Committer {
         }
         loop {
             match told.recv() {
-                Ok(Told::Answer(answer)) => return answer,
+                Ok(Told::Answer(answer)) => return *answer,
                 Ok(Told::Lead) => self.lead(),
                 Err(_) => return Err(stopped()),
             }
@@ -209,7 +209,7 @@ impl Writer {
         self.index.apply(&records);
         for Job { record, caller } in jobs {
             // A caller that is gone has nobody to tell.
-            let _caller_gone = caller.send(Told::Answer(Ok(record)));
+            let _caller_gone = caller.send(Told::Answer(Box::new(Ok(record))));
         }
         self.frames.shrink_to(1 << 20);
     }
@@ -247,7 +247,7 @@ impl Writer {
 
 fn answer(job: &Job, answer: Answer) {
     // A caller that is gone has nobody to tell.
-    let _caller_gone = job.caller.send(Told::Answer(answer));
+    let _caller_gone = job.caller.send(Told::Answer(Box::new(answer)));
 }
 
 fn fail_all(jobs: Vec<Job>, error: &PortError) {

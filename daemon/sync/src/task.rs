@@ -57,7 +57,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A line to the archive that stands.
 enum Link {
-    Dimse(Session),
+    Dimse(Box<Session>),
     Web(WebSession),
 }
 
@@ -350,7 +350,7 @@ impl Task {
         let link = match &self.destination.line {
             Line::Dimse { .. } => {
                 let config = scu_config(&self.destination).ok_or("the destination has no DIMSE address")?;
-                Link::Dimse(Session::open(&config, parcels.iter().chain(self.queue.head())).await?)
+                Link::Dimse(Box::new(Session::open(&config, parcels.iter().chain(self.queue.head())).await?))
             }
             Line::Web { address, auth, .. } => {
                 let Destination { tls, response_timeout, .. } = &self.destination;

@@ -90,7 +90,7 @@ impl Config {
             return Err(refused("worklist.modality", "must be a modality's code, for instance OP"));
         }
         let days = [("worklist.days_before", raw.days_before), ("worklist.days_after", raw.days_after)];
-        for (key, _) in days.into_iter().filter(|(_, days)| *days > 31) {
+        if let Some((key, _)) = days.into_iter().find(|(_, days)| *days > 31) {
             return Err(refused(key, "must be 0 to 31"));
         }
         if !(10..=86_400).contains(&raw.interval_s) {
