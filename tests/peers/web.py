@@ -39,8 +39,8 @@ def main():
     if asked.get("authority"):
         session.verify = asked["authority"]
     headers = {"Authorization": f"Bearer {asked['token']}"} if asked.get("token") else {}
-    headers["Host"] = urlsplit(asked["url"]).netloc  # the library leaves the port out
     client = DICOMwebClient(asked["url"], session=session, headers=headers)
+    client.host = urlsplit(asked["url"]).netloc  # what it says as Host: the library leaves the port out
     answers = {}
     if asked.get("store"):
         stored = client.store_instances([dcmread(path) for path in asked["store"]])

@@ -65,10 +65,13 @@ fn a_foreign_client_stores_finds_and_fetches_what_it_stored() {
 
     assert_eq!(answers["studies"].as_array().unwrap().len(), 1, "{}", answers["studies"]);
     let found = &answers["studies"][0];
-    assert_eq!(found["00201208"]["Value"], json!([3]), "a question sees what was stored before it");
+    // Reports that the box has made meanwhile are of the study, too.
+    assert!(found["00201208"]["Value"][0].as_u64().unwrap() >= 3, "a question sees what was stored before it: {found}");
     assert_eq!(found["00100010"]["Value"][0]["Alphabetic"], "WEB^Invented");
     assert_eq!(found["00081190"]["Value"][0], format!("{url}/studies/{study}"));
-    assert_eq!((answers["series"].as_array().unwrap().len(), answers["instances"].as_array().unwrap().len()), (1, 3));
+    let images =
+        |rows: &Value| rows.as_array().unwrap().iter().filter(|row| row["00080060"]["Value"][0] != "SR").count();
+    assert_eq!((images(&answers["series"]), images(&answers["instances"])), (1, 3), "{answers}");
     assert_eq!(answers["limited"], 1);
 
     // Byte for byte what each of its own writers makes of it.
@@ -78,7 +81,7 @@ fn a_foreign_client_stores_finds_and_fetches_what_it_stored() {
     }
     assert_eq!(answers["one"], answers["sent"][last_path.to_str().unwrap()]);
     let metadata = answers["metadata"].as_array().unwrap();
-    assert_eq!(metadata.len(), 3);
+    assert!(metadata.len() >= 3);
     let told = metadata.iter().find(|one| one["00080018"]["Value"][0] == last.sop_instance_uid()).unwrap();
     assert_eq!((&told["00280010"]["Value"], &told["00280008"]["Value"]), (&json!([48]), &json!([4])));
     let pixels = object::pixel_data(&last.data_set()).unwrap().concat();

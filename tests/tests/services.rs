@@ -170,7 +170,7 @@ fn a_viewer_finds_and_fetches_what_was_sent() {
     }
     let unknown = [&base[..], &level, &["-aem", "NOBODY", "127.0.0.1", &port]].concat();
     let refused = dcmtk::run("movescu", &[&["-v"], &unknown[..]].concat()).unwrap();
-    assert!(refused.text.contains("0xA801"), "{}", refused.text);
+    assert!(refused.text.contains("MoveDestinationUnknown"), "{}", refused.text);
 }
 
 #[test]
