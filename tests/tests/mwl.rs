@@ -118,11 +118,13 @@ fn a_picture_gets_the_patient_that_it_was_planned_for_also_without_the_provider_
     node.kill().unwrap();
     node.start().unwrap();
     assert_eq!(scheduled(&node).len(), 4);
-    let (finding, object) = captured(&node, "ACC-18_right.jpg", 2, None);
+    let (finding, object) = captured(&node, "right.jpg", 2, Some(json!({ "accession_number": "ACC-18" })));
     assert_eq!(finding.study_uid.as_str(), "1.2.3.18");
     assert_eq!(object::text(&object, tags::PATIENT_ID).unwrap(), "P18");
     for (name, tail, sidecar) in [
-        ("TWICE.jpg", 3, None),
+        ("twice.jpg", 3, Some(json!({ "accession_number": "TWICE" }))),
+        // A file name is no accession number, even where it looks like one.
+        ("ACC-18_right.jpg", 6, None),
         ("unplanned.jpg", 4, Some(json!({ "accession_number": "ACC-99" }))),
         ("ACC-17_again.jpg", 5, Some(json!({ "accession_number": "ACC-99" }))),
     ] {

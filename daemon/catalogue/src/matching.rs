@@ -58,9 +58,11 @@ pub(crate) fn condition(attribute: Attribute, wanted: &str) -> Option<Condition>
 
 /// Equal to one of a list.
 pub(crate) fn uids<'a>(column: &str, wanted: impl Iterator<Item = &'a str>) -> Condition {
-    let list: Vec<String> = wanted.take(UIDS_MAX).map(|uid| uid.trim_matches([' ', '\0']).to_owned()).collect();
-    let marks = vec!["?"; list.len()].join(",");
-    Condition::new(format!("{column} IN ({marks})"), list)
+    // As one variable, of which a statement may have some ten thousand; what is no UID matches nothing.
+    let is_uid = |uid: &&str| !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let list: Vec<&str> = wanted.map(|uid| uid.trim_matches([' ', '\0'])).filter(is_uid).take(UIDS_MAX).collect();
+    let list = if list.is_empty() { "[]".to_owned() } else { format!("[\"{}\"]", list.join("\",\"")) };
+    Condition::new(format!("{column} IN (SELECT value FROM json_each(?))"), [list])
 }
 
 /// One value or two bounds, both included; an end of lower precision includes all of it.

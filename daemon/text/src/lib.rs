@@ -125,7 +125,24 @@ fn named(code: &str, bytes: &[u8]) -> String {
 }
 
 fn decoded(set: &SpecificCharacterSet, bytes: &[u8]) -> String {
-    set.decode(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned())
+    match set.decode(bytes) {
+        // The decoder writes a byte that means nothing as a backslash and three octal digits, and a backslash parts values.
+        Ok(text) if text.matches('\\').count() > bytes.iter().filter(|byte| **byte == b'\\').count() => replaced(&text),
+        Ok(text) => text,
+        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+/// With a replacement character for each byte that the decoder could only number.
+fn replaced(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once('\\') {
+        let digits = after.get(..3).filter(|digits| digits.bytes().all(|byte| matches!(byte, b'0'..=b'7')));
+        out.push_str(before);
+        out.push(if digits.is_some() { char::REPLACEMENT_CHARACTER } else { '\\' });
+        rest = if digits.is_some() { &after[3..] } else { after };
+    }
+    out + rest
 }
 
 #[cfg(test)]
@@ -134,6 +151,13 @@ mod tests {
 
     fn text(set: &str, bytes: &[u8]) -> String {
         Repertoire::of(Some(set.as_bytes())).text(bytes)
+    }
+
+    #[test]
+    fn a_byte_that_means_nothing_becomes_one_replacement_character_and_parts_no_value() {
+        assert_eq!(text("ISO_IR 192", b"M\xfcller^Hans"), "M\u{FFFD}ller^Hans");
+        assert_eq!(text("ISO_IR 192", b"A\\7\xe417"), "A\\7\u{FFFD}17");
+        assert_eq!(text("ISO_IR 100", b"M\xfcller\\B"), "Müller\\B");
     }
 
     #[test]

@@ -119,7 +119,8 @@ fn identifier(config: &Config, now: UnixMicros) -> DataSet {
     asked.with_text(CHARACTER_SET, "ISO_IR 192").with_items(STEPS, vec![step])
 }
 
-/// One row; none where it lacks patient, study or step.
+/// One row; none where it lacks patient, study or step, or where what tells patients apart cannot be read whole: half a
+/// number may be somebody else's.
 fn item(row: &DataSet) -> Option<ScheduledItem> {
     let repertoire = Repertoire::of(row.bytes(CHARACTER_SET));
     let text = |of: &DataSet, tag| {
@@ -127,6 +128,13 @@ fn item(row: &DataSet) -> Option<ScheduledItem> {
         // One value each: what stands behind a backslash is not ours to choose from.
         text.split('\\').next().unwrap_or_default().chars().take(TEXT_CHARS_MAX).collect::<String>()
     };
+    let is_whole = |tag| {
+        let text = row.bytes(tag).map(|bytes| repertoire.text(bytes)).unwrap_or_default();
+        !text.contains(['\\', char::REPLACEMENT_CHARACTER]) && text.chars().count() <= TEXT_CHARS_MAX
+    };
+    if ![0x0008_0050, 0x0010_0010, 0x0010_0020, 0x0010_0021, 0x0010_0030].into_iter().all(is_whole) {
+        return None;
+    }
     let step = row.items(STEPS).first()?;
     let item = ScheduledItem {
         study_uid: row.uid(0x0020_000D)?,
@@ -178,13 +186,16 @@ mod tests {
         let row = DataSet::default()
             .with_text(CHARACTER_SET, "ISO_IR 100")
             .with_bytes(0x0010_0010, b"Buc^J\xe9r\xf4me ")
-            .with_text(0x0010_0020, "P1\\P2")
+            .with_text(0x0010_0020, "P1")
             .with_text(0x0020_000D, "1.2.3")
             .with_items(STEPS, vec![step]);
         let taken = item(&row).unwrap();
         let told = (taken.patient_name.as_str(), taken.patient_id.as_str(), taken.step_id.as_str());
         assert_eq!(told, ("Buc^Jérôme", "P1", "S1"));
-        assert!(item(&row.clone().with_text(0x0010_0020, "")).is_none());
+        for unclear in [&b""[..], b"P1\\P2", b"7\xe417"] {
+            let stated = row.clone().with_text(CHARACTER_SET, "ISO_IR 192").with_bytes(0x0010_0010, b"Buc^J");
+            assert!(item(&stated.with_bytes(0x0010_0020, unclear)).is_none(), "{unclear:?}");
+        }
         assert!(item(&row.with_items(STEPS, Vec::new())).is_none());
     }
 }

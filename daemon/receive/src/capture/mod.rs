@@ -397,7 +397,7 @@ fn prepare(
     let (width_px, height_px, pixels, source) = pixels_of(bytes, &mut file, pictures)?;
     let taken_at = metadata.modified().map_err(read)?;
     let class = PictureClass::eye().ok_or(PictureFate::Lost)?;
-    let scheduled = schedule.and_then(|schedule| named::scheduled(schedule, &sidecar, path));
+    let scheduled = schedule.and_then(|schedule| named::scheduled(schedule, &sidecar));
     let picture = Picture { class, file_sha256, taken_at, sidecar, scheduled, width_px, height_px, pixels };
     Ok(Some(Prepared { picture, source }))
 }

@@ -1,30 +1,21 @@
 //! Which planned step a picture is of.
 //!
-//! In: a picture's sidecar and file name, the worklist. Out: the item that they name. Promise: never a guess: what the sidecar says
-//! stands alone; of a file name only the whole, or what stands before its first `_`, is looked up; a name that is short, or means
-//! two patients, means none.
+//! In: a picture's sidecar, the worklist. Out: the item that it names. Promise: never a guess: only the sidecar's accession number
+//! or study UID names one. A file name does not: cameras write patient numbers, counters and dates there, and any of
+//! them may be somebody else's accession number.
 
 use super::sidecar::Sidecar;
 use fovea_core::{Schedule, ScheduledItem};
-use std::path::Path;
-
-/// Shorter names are the numbers of cameras.
-const NAME_CHARS_MIN: usize = 5;
 
 /// The item, none where nothing is named that is planned.
-pub(super) fn scheduled(schedule: &dyn Schedule, sidecar: &Sidecar, path: &Path) -> Option<ScheduledItem> {
+pub(super) fn scheduled(schedule: &dyn Schedule, sidecar: &Sidecar) -> Option<ScheduledItem> {
     let by_study = sidecar.study_uid.as_ref().map(|uid| schedule.item(uid.as_str()));
     let by_accession = sidecar.accession_number.as_ref().map(|text| schedule.item(text));
     match (by_study, by_accession) {
         // Both must mean the same.
         (Some(Some(study)), Some(Some(accession))) => (study.study_uid == accession.study_uid).then_some(study),
         (Some(Some(item)), None) | (None, Some(Some(item))) => Some(item),
-        (Some(_), _) | (_, Some(_)) => None,
-        (None, None) => {
-            let stem = path.file_stem()?.to_str()?;
-            let before = stem.split('_').next().unwrap_or_default();
-            [stem, before].into_iter().filter(|name| name.len() >= NAME_CHARS_MIN).find_map(|name| schedule.item(name))
-        }
+        _ => None,
     }
 }
 
@@ -63,24 +54,19 @@ mod tests {
     #[test]
     fn a_picture_is_named_by_what_says_so_and_by_nothing_else() {
         let planned = Planned(vec![("ACC-17", "1.2.17"), ("0001", "1.2.1"), ("ACC-18", "1.2.18")]);
-        for (sidecar, file, expected) in [
-            ("{}", "ACC-17.jpg", Some("1.2.17")),
-            ("{}", "ACC-17_left.jpg", Some("1.2.17")),
-            ("{}", "1.2.17_left.jpg", Some("1.2.17")),
-            ("{}", "left_ACC-17.jpg", None),
-            ("{}", "ACC-170.jpg", None),
-            ("{}", "0001.jpg", None),
-            (r#"{"accession_number":"0001"}"#, "x.jpg", Some("1.2.1")),
-            (r#"{"accession_number":"ACC-17"}"#, "ACC-18.jpg", Some("1.2.17")),
-            (r#"{"accession_number":"ACC-99"}"#, "ACC-18.jpg", None),
-            (r#"{"study_uid":"1.2.18"}"#, "ACC-17.jpg", Some("1.2.18")),
-            (r#"{"study_uid":"1.2.18","accession_number":"ACC-18"}"#, "x.jpg", Some("1.2.18")),
-            (r#"{"study_uid":"1.2.18","accession_number":"ACC-17"}"#, "x.jpg", None),
-            (r#"{"study_uid":"1.2.18","accession_number":"ACC-99"}"#, "x.jpg", None),
+        for (sidecar, expected) in [
+            ("{}", None),
+            (r#"{"accession_number":"0001"}"#, Some("1.2.1")),
+            (r#"{"accession_number":"ACC-17"}"#, Some("1.2.17")),
+            (r#"{"accession_number":"ACC-99"}"#, None),
+            (r#"{"study_uid":"1.2.18"}"#, Some("1.2.18")),
+            (r#"{"study_uid":"1.2.18","accession_number":"ACC-18"}"#, Some("1.2.18")),
+            (r#"{"study_uid":"1.2.18","accession_number":"ACC-17"}"#, None),
+            (r#"{"study_uid":"1.2.18","accession_number":"ACC-99"}"#, None),
         ] {
             let sidecar = Sidecar::parse(sidecar.as_bytes()).unwrap();
-            let item = scheduled(&planned, &sidecar, Path::new("/capture").join(file).as_path());
-            assert_eq!(item.as_ref().map(|item| item.study_uid.as_str()), expected, "{sidecar:?} {file}");
+            let item = scheduled(&planned, &sidecar);
+            assert_eq!(item.as_ref().map(|item| item.study_uid.as_str()), expected, "{sidecar:?}");
         }
     }
 }
