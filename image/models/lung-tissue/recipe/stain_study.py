@@ -3,7 +3,8 @@
 In: the LC25000 folder, `tissue-numbers.npy` of tissue.py. Out: `stain.json` in the work folder: 3-class accuracy by
 original, five folds, on clean held-out tiles and on tiles that `stain.perturb` has turned into another laboratory's.
 How: means of three depths of the backbone (blocks 7 and 10, and its last convolution) and a linear classifier. Rows
-without views train on the tiles alone, rows with views on the tile and two views of it.
+without views train on the tiles alone, rows with views on the tile and two views of it. The figures of card 1.1.0 are from tiles
+read at 224 x 224, as in version 1.0.0: the study was not repeated with enlarged ones.
 """
 
 from __future__ import annotations
